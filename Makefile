@@ -1,0 +1,44 @@
+# The front door. Everything is installed into .venv; CI calls the same targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv is quicker; pip knows mirrors that are set up for pip alone.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it up)
+	@$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.dev ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove everything that was installed and made
+	rm -rf $(VENV) .demo build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, but $(PYTHON) is older: make PYTHON=/path/to/python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip uv
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.made
+	@echo "Installing Airflow and this provider into $(VENV) ..."
+	@$(call INSTALL,--editable . --group demo)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.made
+	@echo "Installing Airflow, this provider and its test tools into $(VENV) ..."
+	@$(call INSTALL,--editable . --group dev)
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,246 @@
+"""
+Send one request, return status code, headers and body: twice, with requests and with aiohttp.
+
+The two transports do nothing else. They agree on what limits a response (``MAX_BODY_BYTES``, and the configured
+timeout from first to last byte), on never following a redirect, on taking nothing from the environment (proxies and
+``.netrc`` are read by one library and not the other), and on the errors they raise: each has a table that maps its
+library's exceptions to ours, by class and never by text.
+
+requests and aiohttp are imported on first use: a DAG file that is parsed needs neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_oxen import __version__
+from airflow_provider_oxen.api import MAX_BODY_BYTES, Request, Response
+from airflow_provider_oxen.config import ClientConfig
+from airflow_provider_oxen.exceptions import (
+    OxenInvalidResponseError,
+    OxenTransientError,
+    OxenUnreachableError,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+    import requests
+
+__all__ = ["async_session", "send", "send_async", "sync_session"]
+
+_USER_AGENT = f"airflow-provider-oxen/{__version__}"
+#: Bytes asked of a stream at a time.
+_CHUNK_BYTES = 64 * 1024
+
+
+@contextmanager
+def sync_session(config: ClientConfig) -> Iterator[requests.Session]:
+    """Open connections for :func:`send`; they are closed on leaving."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    with requests.Session() as session:
+        session.trust_env = False
+        session.verify = config.verify
+        session.proxies = {"http": config.proxy, "https": config.proxy} if config.proxy else {}
+        session.headers["User-Agent"] = _USER_AGENT
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.max_connections, pool_block=True)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        yield session
+
+
+def send(session: requests.Session, config: ClientConfig, request: Request) -> Response:
+    """
+    Send a request and read its response, on this thread.
+
+    :raises OxenTransientError: no response came, or not a whole one.
+    """
+    import requests
+    import urllib3
+
+    give_up_at = time.monotonic() + config.timeout_seconds
+    try:
+        with session.get(
+            request.url,
+            headers=dict(request.headers),
+            timeout=config.timeout_seconds,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = bytearray()
+            # read1 returns what has come, so that a trickle is noticed between two of its drops.
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                body += chunk
+                _check_size(request, len(body))
+                if time.monotonic() > give_up_at:
+                    raise _timed_out(request, config)
+            return Response(response.status_code, _lower(response.headers), bytes(body))
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise _translate(error, _requests_table(), request, config) from None
+
+
+@asynccontextmanager
+async def async_session(config: ClientConfig) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open connections for :func:`send_async`; they are closed on leaving."""
+    import asyncio
+
+    import aiohttp
+
+    # Reading the CA files takes milliseconds, which the event loop must not stand still for.
+    context = await asyncio.to_thread(_ssl_context, config) if config.base_url.startswith("https") else True
+    connector = aiohttp.TCPConnector(limit=config.max_connections, ssl=context)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": _USER_AGENT},
+        timeout=aiohttp.ClientTimeout(total=config.timeout_seconds),
+        trust_env=False,
+    ) as session:
+        yield session
+
+
+async def send_async(session: aiohttp.ClientSession, config: ClientConfig, request: Request) -> Response:
+    """
+    Send a request and read its response, on the running event loop.
+
+    :raises OxenTransientError: no response came, or not a whole one.
+    """
+    import aiohttp
+    import yarl
+
+    try:
+        async with session.get(
+            yarl.URL(request.url, encoded=True),
+            headers=request.headers,
+            proxy=config.proxy,
+            allow_redirects=False,
+        ) as response:
+            body = bytearray()
+            while chunk := await response.content.read(_CHUNK_BYTES):
+                body += chunk
+                _check_size(request, len(body))
+            return Response(response.status, _lower(response.headers), bytes(body))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _translate(error, _aiohttp_table(), request, config) from None
+
+
+def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
+    import ssl
+
+    if isinstance(config.verify, str):
+        return ssl.create_default_context(cafile=config.verify)
+    context = ssl.create_default_context()
+    if config.verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+_Table = tuple[tuple[type[BaseException], Callable[[BaseException], tuple[type[OxenTransientError], str]]], ...]
+
+
+def _requests_table() -> _Table:
+    """Which of requests' exceptions mean what, the first match counts."""
+    import requests
+    import urllib3
+
+    return (
+        (requests.exceptions.SSLError, _tls_failed),
+        (requests.Timeout, _too_slow),
+        (urllib3.exceptions.TimeoutError, _too_slow),
+        (requests.exceptions.ProxyError, _proxy_failed),
+        (requests.exceptions.ContentDecodingError, _broken_off),
+        (requests.exceptions.ChunkedEncodingError, _broken_off),
+        (urllib3.exceptions.ProtocolError, _broken_off),
+        (urllib3.exceptions.DecodeError, _broken_off),
+        (BaseException, _no_connection),
+    )
+
+
+def _aiohttp_table() -> _Table:
+    """Which of aiohttp's exceptions mean what, the first match counts."""
+    import aiohttp
+
+    return (
+        (aiohttp.ClientSSLError, _tls_failed),
+        (TimeoutError, _too_slow),
+        (aiohttp.ClientProxyConnectionError, _proxy_failed),
+        (aiohttp.ClientHttpProxyError, _proxy_failed),
+        (aiohttp.ClientPayloadError, _broken_off),
+        (aiohttp.ClientResponseError, _broken_off),
+        (BaseException, _no_connection),
+    )
+
+
+def _translate(error: BaseException, table: _Table, request: Request, config: ClientConfig) -> OxenTransientError:
+    describe = next(describe for kind, describe in table if isinstance(error, kind))
+    if describe is _too_slow:
+        return _timed_out(request, config)
+    kind, problem = describe(error)
+    return kind(f"{problem} ({config.base_url})", request=str(request))
+
+
+def _timed_out(request: Request, config: ClientConfig) -> OxenUnreachableError:
+    return OxenUnreachableError(
+        f"no whole response within {config.timeout_seconds:g} s ({config.base_url}); the connection's extra field "
+        "'timeout' sets this limit",
+        request=str(request),
+    )
+
+
+def _too_slow(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    return OxenUnreachableError, f"timed out ({_cause(error)})"
+
+
+def _tls_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    return OxenUnreachableError, (
+        f"no trusted TLS connection ({_cause(error)}); the connection's extra field 'verify' may name a CA file"
+    )
+
+
+def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]:
+    return OxenUnreachableError, "the proxy of the connection's extra field 'proxy' does not let through"
+
+
+def _broken_off(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    return OxenInvalidResponseError, f"the response was cut off or garbled ({type(error).__name__})"
+
+
+def _no_connection(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    return OxenUnreachableError, f"no connection to the hub ({_cause(error)})"
+
+
+def _cause(error: BaseException) -> str:
+    """
+    Say what the operating system said, deep inside a library's exceptions; else the name of the deepest of those.
+
+    The exceptions' own texts are left out: they quote addresses and objects, and change from release to release.
+    """
+    chain: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        this = todo.pop(0)
+        if not isinstance(this, BaseException) or this in chain:
+            continue
+        chain.append(this)
+        if isinstance(this, OSError) and this.strerror:
+            return " ".join(str(this.strerror).split())[:200]
+        todo += [getattr(this, "reason", None), this.__cause__, this.__context__, *this.args]
+    return type(chain[-1]).__name__
+
+
+def _check_size(request: Request, size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise OxenInvalidResponseError(
+            f"the response is larger than {MAX_BODY_BYTES // 2**20} MiB, which no evaluation is", request=str(request)
+        )
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,148 @@
+"""
+What can go wrong between a task and the Oxen hub, told apart by class.
+
+::
+
+    OxenError
+    ├─ OxenConfigError                  a setting or an argument is wrong: raised before any request
+    └─ OxenRequestError                 a request was sent, and no evaluation came back
+       ├─ OxenTransientError            asking again may help
+       │  ├─ OxenUnreachableError       refused, reset, not resolved, timed out
+       │  ├─ OxenRateLimitError         429
+       │  ├─ OxenServerError            5xx, 408, or an error told inside a 200
+       │  └─ OxenInvalidResponseError   not the contract: HTML, cut off, too large, another evaluation
+       └─ OxenPermanentError            asking again cannot help
+          ├─ OxenAuthenticationError    401, 403
+          ├─ OxenNotFoundError          404
+          └─ OxenBadRequestError        any other 4xx, or a redirect
+
+None of them is an Airflow exception: what a failure means for a task is decided in ``sensors`` alone.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "OxenAuthenticationError",
+    "OxenBadRequestError",
+    "OxenConfigError",
+    "OxenError",
+    "OxenInvalidResponseError",
+    "OxenNotFoundError",
+    "OxenPermanentError",
+    "OxenRateLimitError",
+    "OxenRequestError",
+    "OxenServerError",
+    "OxenTransientError",
+    "OxenUnreachableError",
+]
+
+
+class OxenError(Exception):
+    """Anything this provider raises on its own account."""
+
+
+class OxenConfigError(OxenError, ValueError):
+    """
+    A setting of a connection, or an argument of a call, cannot be used.
+
+    :param problem: what is wrong and how to mend it, without the value of any secret.
+    :param field: the field or argument to mend, by the name its owner knows it by.
+    :param conn_id: the Airflow connection it belongs to; None for an argument.
+    """
+
+    def __init__(self, problem: str, *, field: str, conn_id: str | None = None) -> None:
+        self.problem = problem
+        self.field = field
+        self.conn_id = conn_id
+        place = f"connection {conn_id!r}, field {field!r}" if conn_id else f"argument {field!r}"
+        super().__init__(f"{place}: {problem}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), (self.problem,), {"field": self.field, "conn_id": self.conn_id})
+
+
+class OxenRequestError(OxenError):
+    """
+    A request to the hub did not bring back what was asked for.
+
+    :param problem: what happened and what to do about it.
+    :param request: method and path, for instance ``GET /api/authorize``; never a header, never the key.
+    :param status_code: HTTP status code, or None where no response came.
+    :param request_id: the hub's own id of the request (header ``x-oxen-request-id``), which Oxen's support asks for.
+    :param hub_message: the hub's own words, or None.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        request: str = "",
+        status_code: int | None = None,
+        request_id: str | None = None,
+        hub_message: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.request = request
+        self.status_code = status_code
+        self.request_id = request_id
+        self.hub_message = hub_message
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        start = f"[request {self.request_id}] " if self.request_id else ""
+        where = f"{self.request}: " if self.request else ""
+        words = f" The hub says: {self.hub_message}" if self.hub_message else ""
+        return f"{start}{where}{self.problem}{words}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        named = {name: value for name, value in vars(self).items() if name != "problem"}
+        return _rebuild, (type(self), (self.problem,), named)
+
+
+class OxenTransientError(OxenRequestError):
+    """
+    Asking again may help.
+
+    :param retry_after_seconds: how long the hub asked to be left alone, or None where it did not say.
+    """
+
+    def __init__(self, problem: str, *, retry_after_seconds: float | None = None, **named: object) -> None:
+        super().__init__(problem, **named)  # type: ignore[arg-type]  # the names are OxenRequestError's
+        self.retry_after_seconds = retry_after_seconds
+
+
+class OxenUnreachableError(OxenTransientError):
+    """No response came: refused, reset, name not resolved, or timed out."""
+
+
+class OxenRateLimitError(OxenTransientError):
+    """The hub asked for fewer requests (429)."""
+
+
+class OxenServerError(OxenTransientError):
+    """The hub, or a proxy before it, failed to answer (5xx, 408, or an error told inside a 200)."""
+
+
+class OxenInvalidResponseError(OxenTransientError):
+    """A response came that is not the contract's: HTML, cut off, too large, or about another evaluation."""
+
+
+class OxenPermanentError(OxenRequestError):
+    """Asking again cannot help: somebody has to change something first."""
+
+
+class OxenAuthenticationError(OxenPermanentError):
+    """The hub does not accept the API key (401), or the key may not see this (403)."""
+
+
+class OxenNotFoundError(OxenPermanentError):
+    """The hub knows no such evaluation (404): namespace, repository or id is wrong, or it was deleted."""
+
+
+class OxenBadRequestError(OxenPermanentError):
+    """The hub refused the request (any other 4xx), or pointed elsewhere (3xx), which is never followed."""
+
+
+def _rebuild(kind: type[OxenError], args: tuple[object, ...], named: dict[str, object]) -> OxenError:
+    """Make an error again after pickling, which passes positional arguments only."""
+    return kind(*args, **named)

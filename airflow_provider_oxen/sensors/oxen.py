@@ -1,0 +1,273 @@
+"""
+The sensor: a gate that opens when an evaluation has completed.
+
+Imports are few and late here: this module is imported whenever a DAG file that uses it is parsed.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+
+from airflow_provider_oxen.parameters import check_path_parameter
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_oxen.hooks.oxen import OxenClient
+    from airflow_provider_oxen.models import EvaluationRef
+    from airflow_provider_oxen.wait import Outcome, Step, Wait
+
+__all__ = ["OxenEvaluationSensor"]
+
+#: What Airflow's own timeout of a deferred task adds to the deadline: the trigger reports the deadline itself, with
+#: what it last saw, and may be held up by one slow look and by moving to another triggerer.
+_BACKSTOP = timedelta(minutes=10)
+
+
+class OxenEvaluationSensor(BaseSensorOperator):
+    """
+    Wait until an evaluation on Oxen.ai has ended, and succeed only where it completed.
+
+    The outcome is the same whichever way the sensor waits:
+
+    - *completed*: the task succeeds and returns the evaluation;
+    - *errored* or *cancelled*, a deadline that passed, a hub that refuses to answer (wrong key, no such evaluation) or
+      a setting that cannot be used: the task fails at once, without using its ``retries``, with an
+      ``AirflowFailException`` (``AirflowSensorTimeout`` for the deadline). With ``soft_fail`` it is skipped;
+    - a hub that is out of reach for longer than ``retry_window``: the task fails and may be retried, with an
+      ``AirflowException``.
+
+    With ``never_fail``, it is skipped instead of any of these failures.
+
+    :param namespace: user or organization that owns the repository. (templated)
+    :param repo_name: the repository. (templated)
+    :param evaluation_id: the evaluation to wait for. (templated)
+    :param oxen_conn_id: Airflow connection to use. (templated)
+    :param deferrable: wait in the triggerer, without holding a worker (the default). Otherwise the sensor waits on a
+        worker, as ``mode`` says: ``poke`` or ``reschedule``.
+    :param poke_interval: shortest time between two looks, in seconds or as ``timedelta``; above 0.
+    :param max_wait: longest time between two looks, in seconds or as ``timedelta``. Far from the end, looks are this
+        far apart; near it, ``poke_interval``. None, or less than ``poke_interval``: always ``poke_interval``.
+    :param timeout: longest time to wait, from the start of this attempt on, in seconds or as ``timedelta``. Default:
+        ``[sensors] default_timeout`` of the Airflow configuration. Where ``execution_timeout`` is earlier, that counts.
+    :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
+        With ``silent_fail``, until the timeout.
+    :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
+        :meth:`airflow_provider_oxen.models.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, there
+        for a failed gate too, so that callbacks and downstream tasks can read what was last seen.
+    """
+
+    template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
+    ui_color = "#e7dfc6"
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        repo_name: str,
+        evaluation_id: str,
+        oxen_conn_id: str = "oxen_default",
+        deferrable: bool = True,
+        poke_interval: timedelta | float = 10,
+        max_wait: timedelta | float | None = 60,
+        retry_window: timedelta | float = 600,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, max_wait=max_wait, **kwargs)
+        self.namespace = namespace
+        self.repo_name = repo_name
+        self.evaluation_id = evaluation_id
+        self.oxen_conn_id = oxen_conn_id
+        self.deferrable = deferrable
+        self.retry_window = _to_seconds("retry_window", retry_window)
+        if self.poke_interval <= 0:
+            raise ValueError("poke_interval must be above 0 seconds")
+        for name in ("namespace", "repo_name", "evaluation_id"):
+            value = getattr(self, name)
+            if isinstance(value, str) and not _is_template(value):
+                check_path_parameter(name, value)
+        if self.deferrable and self.reschedule:
+            _warn(
+                "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "
+                "pass deferrable=False to use it"
+            )
+        if self.exponential_backoff:
+            _warn(
+                "exponential_backoff has no effect: the time between two looks follows the evaluation's progress, "
+                "from poke_interval to max_wait"
+            )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look once; then wait, if there is something to wait for, in the way that was chosen."""
+        from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+        from airflow_provider_oxen.hooks.oxen import OxenHook
+        from airflow_provider_oxen.version_compat import reschedule_exception
+        from airflow_provider_oxen.wait import Outcome, OutcomeReason
+
+        wait = self._begin(context)
+        try:
+            with OxenHook(self.oxen_conn_id).get_conn() as client:
+                while True:
+                    wait, step = self._look(client, wait)
+                    if isinstance(step, Outcome):
+                        break
+                    if self.deferrable:
+                        self._defer(wait)
+                    if self.reschedule and not wait.failures:
+                        raise reschedule_exception(datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds))
+                    # A failed look is repeated here even when rescheduling: how long the hub has been out of reach
+                    # is known to this process alone.
+                    time.sleep(step.seconds)
+        except AirflowTaskTimeout:  # Airflow's timer of execution_timeout, a moment before our deadline
+            step = Outcome(OutcomeReason.TIMEOUT, evaluation=wait.evaluation, deadline=wait.deadline)
+        return self._conclude(context, step)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once, without waiting: done with the evaluation, not done, or the failure a wait would end in."""
+        from airflow_provider_oxen.hooks.oxen import OxenHook
+        from airflow_provider_oxen.wait import Outcome
+
+        with OxenHook(self.oxen_conn_id).get_conn() as client:
+            _, step = self._look(client, self._begin(context))
+        if not isinstance(step, Outcome):
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, step))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Take up the task where the trigger ended it."""
+        from airflow_provider_oxen.wait import Outcome
+
+        return self._conclude(context, Outcome.from_event(event, evaluation_id=self.evaluation_id))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Take up a deferred task.
+
+        The base class's way of turning failures into skips differs between Airflow versions, so it is passed over:
+        what a trigger reports is concluded by :meth:`execute_complete`, and how Airflow itself ends a trigger here.
+        """
+        from airflow.providers.common.compat.sdk import AirflowException
+
+        from airflow_provider_oxen.version_compat import is_trigger_timeout
+        from airflow_provider_oxen.wait import Outcome, OutcomeReason
+
+        try:
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if type(error).__name__ not in ("TaskDeferralError", "TaskDeferralTimeout"):
+                raise
+            reason = OutcomeReason.TIMEOUT if is_trigger_timeout(error) else OutcomeReason.LOST
+            return self._conclude(context, Outcome(reason, error=f"Airflow ended the trigger ({error})"))
+
+    @property
+    def _ref(self) -> EvaluationRef:
+        from airflow_provider_oxen.models import EvaluationRef
+
+        return EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)
+
+    def _begin(self, context: Context) -> Wait:
+        from airflow_provider_oxen.version_compat import attempt_began_at
+        from airflow_provider_oxen.wait import Wait
+
+        began = attempt_began_at(context) if self.reschedule and not self.deferrable else None
+        began_at = time.time() if began is None else began.timestamp()
+        limit = self.timeout
+        if self.execution_timeout is not None:
+            limit = min(limit, self.execution_timeout.total_seconds())
+        max_wait = 0.0 if self.max_wait is None else self.max_wait.total_seconds()
+        return Wait(
+            evaluation_id=self.evaluation_id,
+            poke_interval=self.poke_interval,
+            max_wait=max(max_wait, self.poke_interval),
+            deadline=began_at + limit,
+            retry_window=None if self.silent_fail else self.retry_window,
+        )
+
+    def _look(self, client: OxenClient, wait: Wait) -> tuple[Wait, Step]:
+        import random
+        from dataclasses import replace
+
+        from airflow_provider_oxen import report
+        from airflow_provider_oxen.exceptions import OxenError
+        from airflow_provider_oxen.models import Evaluation
+        from airflow_provider_oxen.wait import Outcome
+
+        seen: Evaluation | OxenError
+        try:
+            seen = client.get_evaluation(self._ref)
+        except OxenError as error:
+            seen = error
+        after, step = wait.look(seen, now=time.time(), jitter=random.random())
+        if isinstance(step, Outcome):
+            return after, replace(step, hub=client.hub)
+        if line := report.describe_step(self._ref, wait, after, step, seen):
+            self.log.log(*line)
+        return after, step
+
+    def _defer(self, wait: Wait) -> None:
+        from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+
+        self.log.info("Waiting for %s in the triggerer; this worker is free.", self._ref)
+        self.defer(
+            trigger=OxenEvaluationTrigger(
+                namespace=self.namespace,
+                repo_name=self.repo_name,
+                evaluation_id=self.evaluation_id,
+                oxen_conn_id=self.oxen_conn_id,
+                poke_interval=wait.poke_interval,
+                max_wait=wait.max_wait,
+                deadline=wait.deadline,
+                retry_window=wait.retry_window,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(wait.deadline - time.time(), 0.0)) + _BACKSTOP,
+        )
+
+    def _conclude(self, context: Context, outcome: Outcome) -> dict[str, Any]:
+        """Turn an outcome into the state of the task: return, fail, or skip. Nothing else in this package does."""
+        from airflow.providers.common.compat.sdk import (
+            AirflowException,
+            AirflowFailException,
+            AirflowSensorTimeout,
+            AirflowSkipException,
+        )
+
+        from airflow_provider_oxen import report
+        from airflow_provider_oxen.wait import OutcomeReason
+
+        message = report.describe_outcome(self._ref, outcome)
+        result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
+        if result is not None and self.do_xcom_push:
+            context["ti"].xcom_push(key="evaluation", value=result)
+        if result is not None and outcome.reason is OutcomeReason.COMPLETED:
+            self.log.info("%s The gate opens.", message)
+            return result
+        if self.never_fail or (self.soft_fail and outcome.is_final):
+            setting = "never_fail" if self.never_fail else "soft_fail"
+            raise AirflowSkipException(f"Skipping, as {setting} is set. {message}")
+        if outcome.reason is OutcomeReason.TIMEOUT:
+            raise AirflowSensorTimeout(message)
+        raise (AirflowFailException if outcome.is_final else AirflowException)(message)
+
+
+def _warn(message: str) -> None:
+    # Four frames up is the DAG file: over this function, __init__ and the two wrappers Airflow puts around it.
+    warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _is_template(value: str) -> bool:
+    return any(mark in value for mark in ("{{", "{%", "{#"))
+
+
+def _to_seconds(name: str, value: timedelta | float) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise ValueError(f"{name} must be a timedelta or a number of seconds, 0 or more, but is {value!r}")
+    return float(seconds)

@@ -1,0 +1,64 @@
+"""Run the local hub from a shell: ``python -m airflow_provider_oxen.testing``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from airflow_provider_oxen.testing.hub import LocalHub
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a hub until it is interrupted.
+
+    :param arguments: the command line; None: this process's own.
+    :return: exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_oxen.testing",
+        description="A local Oxen hub to try and test DAGs with. Any id such as completed-20s, errored-5s or "
+        "cancelled-10s-again is an evaluation that ends so after that time.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1 (default: any free one)")
+    parser.add_argument("--api-key", default="local-hub-key", help="key to ask for (default: %(default)s)")
+    parser.add_argument(
+        "--evaluation",
+        action="append",
+        type=_read_evaluation,
+        default=[],
+        metavar="END[:SECONDS]",
+        help="add an evaluation with an id of its own; END is completed, errored or cancelled",
+    )
+    options = parser.parse_args(arguments)
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with LocalHub(port=options.port, api_key=options.api_key) as hub:
+        print(f"Oxen hub at {hub.url}")
+        print(f"AIRFLOW_CONN_OXEN_DEFAULT={hub.connection_uri}")
+        for end, seconds in options.evaluation:
+            print(f"{end} after {seconds:g} s: {hub.add_evaluation(end=end, seconds=seconds)}")
+        sys.stdout.flush()
+        stop.wait()
+    return 0
+
+
+def _read_evaluation(text: str) -> tuple[str, float]:
+    end, _, seconds = text.partition(":")
+    if end not in ("completed", "errored", "cancelled"):
+        raise argparse.ArgumentTypeError(f"{end!r} is none of completed, errored, cancelled")
+    try:
+        return end, float(seconds or 10)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{seconds!r} is no number of seconds") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The trigger: it asks, logs and sleeps on the triggerer's event loop. What a look means is decided in ``wait``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_oxen import report
+from airflow_provider_oxen.exceptions import OxenError
+from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.models import Evaluation, EvaluationRef
+from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
+
+__all__ = ["OxenEvaluationTrigger"]
+
+#: Where nothing else is said: Airflow's own default for a sensor's timeout.
+_DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600.0
+
+
+class OxenEvaluationTrigger(BaseTrigger):
+    """
+    Wait until an evaluation ends, then yield one event that says how.
+
+    The arguments are stored in Airflow's database while a task waits, so they are a stored format: each one added
+    later has a default, and none is ever taken away. They hold the connection's id and never its key.
+
+    The event is that of :meth:`airflow_provider_oxen.wait.Outcome.to_event`: ``outcome`` is ``completed``,
+    ``errored``, ``cancelled``, ``timeout``, ``refused`` or ``unreachable``.
+
+    :param namespace: user or organization that owns the repository.
+    :param repo_name: the repository.
+    :param evaluation_id: the evaluation.
+    :param oxen_conn_id: id of the Airflow connection.
+    :param poke_interval: shortest time between two looks, in seconds.
+    :param max_wait: longest time between two looks, in seconds; None: ``poke_interval``.
+    :param deadline: when to give up, in seconds since the epoch; None: seven days from now.
+    :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
+        deadline.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        repo_name: str,
+        evaluation_id: str,
+        oxen_conn_id: str = OxenHook.default_conn_name,
+        poke_interval: float = 10.0,
+        max_wait: float | None = 60.0,
+        deadline: float | None = None,
+        retry_window: float | None = 600.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+        self.namespace = namespace
+        self.repo_name = repo_name
+        self.evaluation_id = evaluation_id
+        self.oxen_conn_id = oxen_conn_id
+        self.poke_interval = poke_interval
+        self.max_wait = max_wait
+        self.deadline = time.time() + _DEFAULT_TIMEOUT_SECONDS if deadline is None else deadline
+        self.retry_window = retry_window
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the arguments, all plain JSON."""
+        return (
+            "airflow_provider_oxen.triggers.oxen.OxenEvaluationTrigger",
+            {
+                "namespace": self.namespace,
+                "repo_name": self.repo_name,
+                "evaluation_id": self.evaluation_id,
+                "oxen_conn_id": self.oxen_conn_id,
+                "poke_interval": self.poke_interval,
+                "max_wait": self.max_wait,
+                "deadline": self.deadline,
+                "retry_window": self.retry_window,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the wait is over."""
+        ref = EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)
+        wait = Wait(
+            evaluation_id=self.evaluation_id,
+            poke_interval=self.poke_interval,
+            max_wait=max(self.max_wait or 0.0, self.poke_interval),
+            deadline=self.deadline,
+            retry_window=self.retry_window,
+        )
+        async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
+            while True:
+                seen: Evaluation | OxenError
+                try:
+                    seen = await client.get_evaluation(ref)
+                except OxenError as error:
+                    seen = error
+                before = wait
+                wait, step = wait.look(seen, now=time.time(), jitter=random.random())
+                if isinstance(step, Outcome):
+                    outcome = replace(step, hub=client.hub)
+                    break
+                if line := report.describe_step(ref, before, wait, step, seen):
+                    self.log.log(*line)
+                await asyncio.sleep(step.seconds)
+        completed = outcome.reason is OutcomeReason.COMPLETED
+        (self.log.info if completed else self.log.error)("%s", report.describe_outcome(ref, outcome))
+        yield TriggerEvent(outcome.to_event())  # type: ignore[no-untyped-call]  # Airflow's

@@ -1,0 +1,197 @@
+"""
+A real Airflow on this machine: all the processes that ``airflow standalone`` starts.
+
+It keeps everything in one folder, listens on free ports of the loopback interface, and runs in a process group of its
+own, which is stopped as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+#: Variables that Airflow must not see: settings of another Airflow, and one that makes every process compile anew.
+_NOT_INHERITED = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
+#: How long Airflow may take to answer, in seconds. It takes about 20 on two cores.
+_START_LIMIT_SECONDS = 180.0
+#: How long it may take to stop by itself before it is killed. Nothing of it is kept, so little is enough.
+_STOP_LIMIT_SECONDS = 4.0
+
+
+class AirflowStandalone:
+    """
+    A context manager: Airflow runs from ``__enter__`` to ``__exit__``.
+
+    :param home: folder for its database, logs and configuration; made where it is missing.
+    :param dags: folder of the DAG files.
+    :param env: environment variables to add, connections for instance.
+    """
+
+    def __init__(self, home: Path, *, dags: Path, env: Mapping[str, str] | None = None) -> None:
+        self.home = home.resolve()
+        self.port, worker_log_port, trigger_log_port = _free_ports(3)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "8",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log_port),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log_port),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            **(env or {}),
+        }
+        self.log_file = self.home / "standalone.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """Name and password for the UI, as Airflow made them up."""
+        text = (self.home / "simple_auth_manager_passwords.json.generated").read_text()
+        return next(iter(json.loads(text).items()))
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "standalone"],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop every process of Airflow's, by force where they do not stop by themselves."""
+        self._session.close()
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            deadline = time.monotonic() + _STOP_LIMIT_SECONDS
+            while time.monotonic() < deadline and _group_lives(process):
+                time.sleep(0.1)
+        process.wait()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """Ask Airflow's REST API."""
+        return self._call("GET", path, params=params)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Tell Airflow's REST API something."""
+        return self._call("POST", path, json=body)
+
+    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
+        """Start a run of a DAG."""
+        self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """Tell the state of a run."""
+        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Tell about the tasks of a run, mapped ones one by one."""
+        answer = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        found: list[dict[str, Any]] = answer["task_instances"]
+        return found
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Read an XCom; None where there is none."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        try:
+            value = self.get(path, map_index=map_index, deserialize=True)["value"]
+        except requests.HTTPError as error:
+            if error.response.status_code == requests.codes.not_found:
+                return None
+            raise
+        return value
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        """Read a task's log as a person sees it: what the worker and what the triggerer wrote."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        content = self.get(path, map_index=map_index, full_content=True)["content"]
+        return "\n".join(line if isinstance(line, str) else str(line.get("event", "")) for line in content)
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + _START_LIMIT_SECONDS
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            with contextlib.suppress(requests.ConnectionError, FileNotFoundError, requests.HTTPError, KeyError):
+                health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+                parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+                if all(health[part]["status"] == "healthy" for part in parts):
+                    self._log_in()
+                    return
+            time.sleep(0.3)
+        tail = self.log_file.read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"Airflow did not start; its log, {self.log_file}, ends:\n{tail}")
+
+    def _log_in(self) -> None:
+        name, password = self.login
+        answer = self._session.post(f"{self.url}/auth/token", json={"username": name, "password": password}, timeout=10)
+        answer.raise_for_status()
+        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def _call(self, method: str, path: str, **named: Any) -> Any:
+        headers = {"Accept": "application/json"}
+        answer = self._session.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=30, **named)
+        if not answer.ok:
+            raise requests.HTTPError(f"{answer.status_code} {answer.text[:500]}", response=answer)
+        return answer.json()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [found.getsockname()[1] for found in sockets]
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # or its remains would count
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
