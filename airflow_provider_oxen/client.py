@@ -90,10 +90,10 @@ async def async_session(config: ClientConfig) -> AsyncIterator[aiohttp.ClientSes
     """Open connections for :func:`send_async`; they are closed on leaving."""
     import asyncio
 
+    # Importing the library and reading CA files take time, for which the event loop must not stand still.
+    context = await asyncio.to_thread(_prepare, config)
     import aiohttp
 
-    # Reading the CA files takes milliseconds, which the event loop must not stand still for.
-    context = await asyncio.to_thread(_ssl_context, config) if config.base_url.startswith("https") else True
     connector = aiohttp.TCPConnector(limit=config.max_connections, ssl=context)
     async with aiohttp.ClientSession(
         connector=connector,
@@ -130,9 +130,16 @@ async def send_async(session: aiohttp.ClientSession, config: ClientConfig, reque
         raise _translate(error, _aiohttp_table(), request, config) from None
 
 
-def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
+def _prepare(config: ClientConfig) -> ssl.SSLContext | bool:
+    """Import what a wait on an event loop will need, and make the TLS settings; True where there is no TLS."""
     import ssl
 
+    import aiohttp  # noqa: F401
+    import msgspec  # noqa: F401
+    import pendulum  # noqa: F401
+
+    if not config.base_url.startswith("https"):
+        return True
     if isinstance(config.verify, str):
         return ssl.create_default_context(cafile=config.verify)
     context = ssl.create_default_context()

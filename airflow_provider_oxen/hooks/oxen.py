@@ -218,6 +218,7 @@ class OxenAsyncClient:
     def __init__(self, hook: OxenHook) -> None:
         self._hook = hook
         self._stack = AsyncExitStack()
+        self._connecting = asyncio.Lock()
         self._shared: SharedClient | None = None
 
     @property
@@ -227,19 +228,24 @@ class OxenAsyncClient:
 
     async def get_evaluation(self, ref: EvaluationRef) -> Evaluation:
         """Ask for one evaluation. Raises as :meth:`OxenHook.get_evaluation`."""
-        shared = self._shared or await self._connect(await self._hook.aget_config())
+        shared = self._shared or await self._connect()
         try:
             return await _get_shared_evaluation(shared, ref)
         except OxenAuthenticationError:
-            config = await self._hook.aget_config()
-            if config == shared.config:
+            changed = await self._connect(refused=shared.config)
+            if changed.config == shared.config:
                 raise
-            return await _get_shared_evaluation(await self._connect(config), ref)
+            return await _get_shared_evaluation(changed, ref)
 
-    async def _connect(self, config: ClientConfig) -> SharedClient:
-        await self.close()
-        self._shared = await self._stack.enter_async_context(shared_client(config))
-        return self._shared
+    async def _connect(self, refused: ClientConfig | None = None) -> SharedClient:
+        """Read the Airflow connection, unless that was done meanwhile, and share the client it leads to."""
+        async with self._connecting:
+            if self._shared is None or self._shared.config == refused:
+                config = await self._hook.aget_config()
+                if self._shared is None or self._shared.config != config:
+                    await self.close()
+                    self._shared = await self._stack.enter_async_context(shared_client(config))
+            return self._shared
 
     async def close(self) -> None:
         """Leave the shared connections to the others, or close them where there are no others."""

@@ -59,7 +59,7 @@ class LocalHub:
     A context manager: the server runs in a thread of its own from ``__enter__`` to ``__exit__``.
 
     Evaluations are those of :meth:`add_evaluation`, in any repository. An id such as ``completed-20s`` or
-    ``errored-5s`` needs no adding: it names its own scenario. An evaluation's time starts with the first request for it.
+    ``errored-5s`` needs no adding: it names its own scenario. Its time starts with the first request.
 
     :param port: TCP port; 0: any free one.
     :param api_key: the key to ask for. Every other is answered 401.

@@ -1,0 +1,29 @@
+"""What all tests share: an Airflow that belongs to the tests alone, and a network that ends at this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+
+import pytest
+
+# Airflow reads its configuration when it is first imported.
+for _name in [name for name in os.environ if name.startswith("AIRFLOW_") or name.lower().endswith("_proxy")]:
+    del os.environ[_name]
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-provider-oxen-tests-")
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that connects to anything but this machine."""
+    connect = socket.socket.connect
+
+    def checked(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        assert host in ("127.0.0.1", "::1", "localhost"), f"a test connects to {host}"
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", checked)

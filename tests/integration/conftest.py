@@ -1,0 +1,57 @@
+"""Blocking calls of this package on an event loop fail the test that makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from airflow_provider_oxen.hooks.oxen import OxenHook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_oxen.testing import LocalHub
+
+
+@pytest.fixture(scope="session")
+def _airflow_warmed_up() -> None:
+    """Let Airflow do what it does at its first look-up of a connection: import half of itself, which blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_WARM_UP", "oxen://:key@localhost")
+        asyncio.run(OxenHook("warm_up").aget_config())
+        OxenHook("warm_up").get_config()
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls(_airflow_warmed_up: None) -> Iterator[None]:
+    with blockbuster_ctx("airflow_provider_oxen", excluded_modules=["airflow_provider_oxen.testing"]):
+        yield
+
+
+@pytest.fixture
+def set_connection(monkeypatch: pytest.MonkeyPatch, oxen_hub: LocalHub) -> Callable[..., None]:
+    """Give the connection ``oxen_default`` other fields than those the local hub needs; a None leaves one out."""
+
+    def set_fields(**fields: object) -> None:
+        named = {"conn_type": "oxen", "host": oxen_hub.url, "password": oxen_hub.api_key, **fields}
+        connection = {name: value for name, value in named.items() if value is not None}
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
+
+    return set_fields
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Give what was logged since the last call: Airflow 3 prints it, Airflow 2 hands it to logging."""
+
+    def read() -> str:
+        captured = capsys.readouterr()
+        text = captured.out + captured.err + caplog.text
+        caplog.clear()
+        return text
+
+    return read

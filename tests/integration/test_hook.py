@@ -1,0 +1,158 @@
+"""The hook: the connection as users write it, the form, the Test button, a rotated key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenConfigError
+from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
+from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.models import EvaluationRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_oxen.testing import LocalHub
+
+
+def test_connection_works_as_uri(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection written as a URI reaches the hub, extra fields included."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_OXEN_DEFAULT", f"{oxen_hub.connection_uri}?timeout=7&verify=false&max_connections=2"
+    )
+
+    config = OxenHook().get_config()
+
+    assert OxenHook().get_evaluation("ox", "r", oxen_hub.add_evaluation(seconds=0)).status == "completed"
+    assert (config.timeout_seconds, config.verify, config.max_connections) == (7.0, False, 2)
+
+
+def test_both_ways_of_reading_a_connection_agree(set_connection: Callable[..., None]) -> None:
+    """Reading the connection with and without blocking gives the same settings."""
+    set_connection(extra={"timeout": "3", "verify": "false", "proxy": "http://127.0.0.1:1", "max_connections": 4})
+
+    assert OxenHook().get_config() == asyncio.run(OxenHook().aget_config())
+
+
+@pytest.mark.parametrize("read", [OxenHook.get_config, lambda hook: asyncio.run(hook.aget_config())])
+def test_missing_connection_is_named(read: Callable[[OxenHook], object]) -> None:
+    """A connection that is not defined is a setting to mend, and not something to try again."""
+    with pytest.raises(OxenConfigError, match="connection 'nowhere'.*there is no such connection"):
+        read(OxenHook("nowhere"))
+
+
+def test_unknown_extra_field_is_named_in_a_warning(
+    set_connection: Callable[..., None], oxen_hub: LocalHub, logged: Callable[[], str]
+) -> None:
+    """An extra field nobody knows is logged by name, and neither it nor its value is sent to the hub."""
+    set_connection(extra={"time_out": "secret-9", "timeout": 5})
+
+    OxenHook().get_evaluation("ox", "r", oxen_hub.add_evaluation(seconds=0))
+
+    text = logged()
+    assert "time_out" in text
+    assert "secret-9" not in text + str(oxen_hub.requests)
+    assert "time_out" not in str(oxen_hub.requests)
+
+
+def test_making_a_hook_reads_nothing() -> None:
+    """A hook for a connection that does not exist can be made: nothing is looked up before the first request."""
+    assert OxenHook("nowhere").oxen_conn_id == "nowhere"
+
+
+def test_test_button_says_who_it_is(oxen_hub: LocalHub) -> None:
+    """The connection test names the hub and the user the key belongs to."""
+    assert OxenHook().test_connection() == (True, f"Connected to {oxen_hub.url} as Ox <ox@example.com>")
+    assert oxen_hub.requests[-1].path == "/api/authorize"
+
+
+def test_test_button_says_why_not(set_connection: Callable[..., None]) -> None:
+    """A key the hub does not accept is said to be that, without being shown."""
+    set_connection(password="wrong-key-4711")
+
+    works, message = OxenHook().test_connection()
+
+    assert not works
+    assert "401" in message
+    assert "password" in message
+    assert "wrong-key-4711" not in message
+
+
+def test_test_button_names_the_field_to_mend(set_connection: Callable[..., None]) -> None:
+    """A connection without a key fails its test with the field's name."""
+    set_connection(password=None)
+
+    works, message = OxenHook().test_connection()
+
+    assert not works
+    assert "'password'" in message
+
+
+def _rotate_key(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.api_key = "rotated-key"
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", hub.connection_json)
+
+
+def test_rotated_key_is_read_again_on_a_worker(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose key was rotated between two requests reads the connection again and goes on."""
+    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0))
+    with OxenHook().get_conn() as client:
+        client.get_evaluation(ref)
+        _rotate_key(oxen_hub, monkeypatch)
+
+        assert client.get_evaluation(ref).status == "completed"
+
+
+async def test_rotated_key_is_read_again_on_an_event_loop(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a client on an event loop."""
+    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0))
+    async with OxenHook().get_async_conn() as client:
+        await client.get_evaluation(ref)
+        _rotate_key(oxen_hub, monkeypatch)
+
+        assert (await client.get_evaluation(ref)).status == "completed"
+
+
+@pytest.mark.parametrize("fetch", [OxenHook.get_evaluation, lambda *args: asyncio.run(OxenHook.aget_evaluation(*args))])
+def test_refused_key_that_did_not_change_is_refused(oxen_hub: LocalHub, fetch: Callable[..., object]) -> None:
+    """A key that the hub refuses and that is still the connection's ends in an error, after one request."""
+    oxen_hub.api_key = "another"
+
+    with pytest.raises(OxenAuthenticationError):
+        fetch(OxenHook(), "ox", "r", oxen_hub.add_evaluation(seconds=0))
+
+    assert len(oxen_hub.requests) == 1
+
+
+def test_form_of_older_airflow_is_that_of_newer() -> None:
+    """The hook describes the form as the provider's metadata does."""
+    behaviour = OxenHook.get_ui_field_behaviour()
+
+    assert behaviour["hidden_fields"] == ["login"]
+    assert behaviour["relabeling"] == {"password": "API key", "schema": "Scheme"}
+    assert set(behaviour["placeholders"]) >= {"host", "schema", "port", "password"}
+    assert behaviour == {name.replace("-", "_"): value for name, value in CONNECTION_FORM.items()}
+
+
+def test_extra_fields_have_a_widget_each_where_the_form_needs_them() -> None:
+    """On an Airflow whose form is Flask-AppBuilder's, each extra field has its widget, with its label."""
+    pytest.importorskip("flask_appbuilder", reason="this Airflow's form is not Flask-AppBuilder's")
+    widgets = OxenHook.get_connection_form_widgets()
+
+    assert {name: widget.args[0] for name, widget in widgets.items()} == {
+        name: field["label"] for name, field in CONNECTION_FIELDS.items()
+    }
+
+
+def test_local_hub_connection_is_the_same_as_uri_and_json(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local hub's connection reads the same in both its forms."""
+    as_json = OxenHook().get_config()
+    assert json.loads(os.environ["AIRFLOW_CONN_OXEN_DEFAULT"])["conn_type"] == "oxen"
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_uri)
+
+    assert OxenHook().get_config() == as_json

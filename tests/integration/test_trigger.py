@@ -1,0 +1,294 @@
+"""The trigger on an event loop, against the local hub."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_oxen import pool
+from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond
+from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The arguments as each release that was published wrote them. A release adds its own and keeps the others.
+STORED = {
+    "0.1.0": {
+        "namespace": "ox",
+        "repo_name": "customer-intents",
+        "evaluation_id": "completed-0s",
+        "oxen_conn_id": "oxen_default",
+        "poke_interval": 10.0,
+        "max_wait": 60.0,
+        "deadline": 4102444800.0,
+        "retry_window": 600.0,
+    },
+}
+
+
+def _trigger(evaluation_id: str, **arguments: Any) -> OxenEvaluationTrigger:
+    named = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": evaluation_id}
+    return OxenEvaluationTrigger(**named | {"poke_interval": 0.05, "max_wait": 0.1, "retry_window": 5} | arguments)
+
+
+async def _run(trigger: OxenEvaluationTrigger) -> dict[str, Any]:
+    events = [event async for event in trigger.run()]
+    assert len(events) == 1
+    return json.loads(json.dumps(events[0].payload))
+
+
+@pytest.mark.parametrize("end", ["completed", "errored", "cancelled"])
+async def test_each_end_is_one_event(oxen_hub: LocalHub, end: str) -> None:
+    """An evaluation's end is one event, with a typed outcome and the evaluation without its prompt."""
+    evaluation_id = oxen_hub.add_evaluation(end=end, seconds=0.5)
+
+    event = await _run(_trigger(evaluation_id))
+
+    assert event["outcome"] == end
+    assert event["evaluation"]["id"] == evaluation_id
+    assert event["evaluation"]["status"] == end
+    assert "prompt" not in event["evaluation"]
+    assert event["hub"] == oxen_hub.url
+    assert len(json.dumps(event)) < 2_000
+
+
+async def test_log_says_what_moved_and_nothing_else(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
+    """Each change of status and progress is a line with rows, percent and time left; no line where nothing moved."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=1.2, rows=4)
+
+    await _run(_trigger(evaluation_id, poke_interval=0.04, max_wait=0.04))
+    lines = [line for line in logged().splitlines() if "Evaluation" in line]
+
+    looks = oxen_hub.requests_for(evaluation_id)
+    assert len(lines) < looks / 2
+    assert sum("is queued" in line for line in lines) == 1
+    assert sum("is running: 2 of 4 rows (50.0 %), about " in line for line in lines) == 1
+    assert sum("is committing" in line for line in lines) == 1
+    assert "completed after" in lines[-1]
+
+
+async def test_one_transient_failure_does_not_end_a_wait(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
+    """After any single failure the wait goes on, and the log has one line that names it."""
+    faults = (
+        Fault(Disconnect("before"), first=1, count=2),  # aiohttp itself asks once more on a broken connection
+        Fault(Respond(503), first=3, count=1),
+        Fault(Respond(200, b"<html>"), first=4, count=1),
+        Fault(Alter(evaluation={"id": "another"}), first=5, count=1),
+    )
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=faults)
+
+    event = await _run(_trigger(evaluation_id))
+
+    assert event["outcome"] == "completed"
+    text = logged()
+    for kind in ("OxenServerError", "OxenUnreachableError", "OxenInvalidResponseError"):
+        assert f"failed ({kind})" in text
+    assert text.count("Asking again in") == 4
+
+
+async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub) -> None:
+    """A hub that stays out of reach ends the wait once ``retry_window`` is over, with the last cause."""
+    evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(503)),))
+    began = time.monotonic()
+
+    event = await _run(_trigger(evaluation_id, retry_window=0.4))
+
+    assert event["outcome"] == "unreachable"
+    assert "503" in event["error"]
+    assert 0.3 < time.monotonic() - began < 5
+    assert oxen_hub.requests_for(evaluation_id) > 2
+
+
+async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub) -> None:
+    """At the deadline the hub is asked once more, and the event carries status and progress."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=60)
+
+    event = await _run(_trigger(evaluation_id, deadline=time.time() + 0.5, poke_interval=30, max_wait=30))
+
+    assert event["outcome"] == "timeout"
+    assert event["evaluation"]["status"] == "queued"
+    assert oxen_hub.requests_for(evaluation_id) == 2
+
+
+async def test_deadline_that_passed_before_the_start_is_a_timeout(oxen_hub: LocalHub) -> None:
+    """A trigger that first runs after its deadline still looks once: an evaluation that ended meanwhile counts."""
+    running = oxen_hub.add_evaluation(seconds=60)
+    ended = oxen_hub.add_evaluation(seconds=0)
+
+    assert (await _run(_trigger(running, deadline=1.0)))["outcome"] == "timeout"
+    assert (await _run(_trigger(ended, deadline=1.0)))["outcome"] == "completed"
+
+
+async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
+    """A key the hub does not accept ends the wait with the first answer."""
+    oxen_hub.api_key = "another"
+    evaluation_id = oxen_hub.add_evaluation()
+
+    event = await _run(_trigger(evaluation_id))
+
+    assert event["outcome"] == "refused"
+    assert "password" in event["error"]
+    assert oxen_hub.requests_for(evaluation_id) == 1
+
+
+async def test_bad_connection_is_refused_without_a_request(oxen_hub: LocalHub) -> None:
+    """A connection that does not exist ends the wait with its name, before anything is sent."""
+    event = await _run(_trigger("any", oxen_conn_id="nowhere"))
+
+    assert event["outcome"] == "refused"
+    assert "'nowhere'" in event["error"]
+    assert oxen_hub.requests == []
+
+
+@pytest.mark.parametrize("status", ["archived", "COMPLETED", "completed ", "succeeded"])
+async def test_gate_stays_shut_on_unknown_status(oxen_hub: LocalHub, status: str, logged: Callable[[], str]) -> None:
+    """A status the contract does not know is waited on, with one warning, however much it sounds like success."""
+    fault = Fault(Alter(evaluation={"status": status}))
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(fault,))
+
+    event = await _run(_trigger(evaluation_id, deadline=time.time() + 0.4))
+
+    assert event["outcome"] == "timeout"
+    assert logged().count("which this version does not know") == 1
+
+
+async def test_progress_may_be_missing(oxen_hub: LocalHub) -> None:
+    """Fields that are missing or null do not end a wait."""
+    faults = (
+        Fault(Alter(without=("progress", "inserted_at", "model")), count=2),
+        Fault(Alter(evaluation={"progress": None, "resource": None, "surprise": [1]}), first=3, count=2),
+    )
+    evaluation_id = oxen_hub.add_evaluation(seconds=0.3, faults=faults)
+
+    assert (await _run(_trigger(evaluation_id)))["outcome"] == "completed"
+
+
+def test_serialized_form_is_exact() -> None:
+    """The class path and the arguments, as they are stored, are plain JSON and name each argument there is."""
+    trigger = OxenEvaluationTrigger(**STORED["0.1.0"])
+
+    path, arguments = trigger.serialize()
+
+    assert path == "airflow_provider_oxen.triggers.oxen.OxenEvaluationTrigger"
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert set(arguments) == set(inspect.signature(OxenEvaluationTrigger).parameters)
+    module, _, name = path.rpartition(".")
+    assert getattr(importlib.import_module(module), name)(**arguments).serialize() == (path, arguments)
+
+
+@pytest.mark.parametrize("release", STORED)
+async def test_trigger_of_an_older_release_still_starts(release: str, oxen_hub: LocalHub) -> None:
+    """Arguments as an older release stored them start a wait that ends well."""
+    trigger = OxenEvaluationTrigger(**STORED[release])
+
+    _, arguments = trigger.serialize()
+
+    assert arguments.items() >= STORED[release].items()
+    assert (await _run(trigger))["outcome"] == "completed"
+    assert len(oxen_hub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected_looks"), [("poke_interval", 0.4, (2, 4)), ("max_wait", 0.05, (8, 40))]
+)
+async def test_intervals_are_kept(
+    oxen_hub: LocalHub, argument: str, value: float, expected_looks: tuple[int, int]
+) -> None:
+    """The time between two looks is at least ``poke_interval`` and at most ``max_wait``."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=1)
+
+    await _run(_trigger(evaluation_id, **{"poke_interval": 0.04, "max_wait": 0.5, argument: value}))
+
+    least, most = expected_looks
+    assert least <= oxen_hub.requests_for(evaluation_id) <= most
+
+
+async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub: LocalHub) -> None:
+    """Cancelling the trigger, as Airflow does with a task that was cleared, ends it in a second in any state."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(30), first=2),))
+    for looks in (1, 2):
+        task = asyncio.create_task(_run(_trigger(evaluation_id, poke_interval=0.2 if looks == 2 else 30, max_wait=30)))
+        while oxen_hub.requests_for(evaluation_id) < looks:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert time.monotonic() - began < 1
+        assert not pool._clients
+        oxen_hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(Delay(30), first=2),))
+
+
+def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
+    """
+    In a fresh interpreter, first imports included, no step of a wait holds the loop for 100 ms.
+
+    asyncio's debug mode reports slow steps; a watchdog on the loop measures how late its own ticks are.
+    """
+    oxen_hub.add_evaluation("watched", seconds=1.0, faults=(Fault(Delay(0.5), first=2, count=1),))
+    program = textwrap.dedent("""
+        import asyncio, logging, time
+        from airflow.hooks.base import BaseHook  # Airflow's own first look-up imports much of Airflow
+        from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+        BaseHook.get_connection("oxen_default")
+        slow = []
+        logging.getLogger("asyncio").addFilter(lambda record: slow.append(record.getMessage()))
+        worst = 0.0
+        async def watch():
+            global worst
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(0.005)
+                worst = max(worst, time.perf_counter() - began - 0.005)
+        async def main():
+            asyncio.get_running_loop().slow_callback_duration = 0.1
+            watchdog = asyncio.create_task(watch())
+            trigger = OxenEvaluationTrigger(
+                namespace="ox", repo_name="r", evaluation_id="watched", poke_interval=0.1, max_wait=0.2
+            )
+            events = [event async for event in trigger.run()]
+            watchdog.cancel()
+            return events[0].payload["outcome"]
+        outcome = asyncio.run(main(), debug=True)
+        slow = [text for text in slow if "took" in text]
+        print("RESULT", outcome, worst, slow)
+    """)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("RESULT"))
+    _, outcome, worst, slow = line.split(maxsplit=3)
+
+    assert outcome == "completed"
+    assert float(worst) < 0.1, result.stdout
+    assert slow == "[]"
+
+
+async def test_waiting_holds_no_thread(oxen_hub: LocalHub) -> None:
+    """While many waits sleep, no thread waits for any of them."""
+    import threading
+
+    gc.collect()
+    ids = [oxen_hub.add_evaluation(seconds=60) for _ in range(40)]
+    tasks = [asyncio.create_task(_run(_trigger(evaluation_id, poke_interval=30, max_wait=30))) for evaluation_id in ids]
+    while len(oxen_hub.requests) < 40:
+        await asyncio.sleep(0.01)
+    busy = [frame for frame in sys._current_frames().values() if "airflow_provider_oxen" in frame.f_code.co_filename]
+    names = [thread.name for thread in threading.enumerate()]
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    # What the default executor used to read the connection is idle; its size does not grow with the waits.
+    assert len(busy) <= 1
+    assert sum(name.startswith("asyncio_") for name in names) <= 32
