@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pendulum import DateTime
 
-__all__ = ["Evaluation", "EvaluationRef", "EvaluationStatus", "Progress"]
+__all__ = ["Evaluation", "EvaluationRef", "EvaluationStatus", "Progress", "read_progress", "read_status"]
 
 #: Longest text handed on, in characters: an event and an XCom are rows in Airflow's database.
 _TEXT_LIMIT = 4_000

@@ -113,7 +113,7 @@ def main() -> int:
 def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Gate]:
     """Start a run for each gate and show how they come along, until all have ended."""
     gates = _gates()
-    _wait_for_dags(airflow, {gate.dag_id for gate in gates})
+    airflow.wait_for_dags({gate.dag_id for gate in gates})
     for number, gate in enumerate(gates):
         gate.evaluation_ids = [hub.add_evaluation(end=end, seconds=12 + 3 * i) for i, end in enumerate(gate.ends)]  # type: ignore[arg-type]
         gate.run_id = f"demo-{number + 1}"
@@ -130,17 +130,6 @@ def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Ga
             live.update(_progress(gates, hub))
             time.sleep(0.5)
     return gates
-
-
-def _wait_for_dags(airflow: AirflowStandalone, wanted: set[str]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if errors := airflow.get("/importErrors")["import_errors"]:
-            raise RuntimeError(errors[0]["stack_trace"])
-        if wanted <= {dag["dag_id"] for dag in airflow.get("/dags")["dags"]}:
-            return
-        time.sleep(0.3)
-    raise RuntimeError(f"Airflow did not read these DAGs within a minute: {wanted}")
 
 
 def _refresh(airflow: AirflowStandalone, gate: Gate) -> None:

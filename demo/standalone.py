@@ -118,6 +118,12 @@ class AirflowStandalone:
         """Ask Airflow's REST API."""
         return self._call("GET", path, params=params)
 
+    def get_ui(self, path: str) -> Any:
+        """Ask the API that the web pages use."""
+        answer = self._session.get(f"{self.url}/ui{path}", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Tell Airflow's REST API something."""
         return self._call("POST", path, json=body)
@@ -125,6 +131,27 @@ class AirflowStandalone:
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
         """Start a run of a DAG."""
         self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
+
+    def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 60.0) -> None:
+        """Wait until Airflow has read these DAGs; a file that does not import is an error."""
+        deadline = time.monotonic() + limit_seconds
+        while time.monotonic() < deadline:
+            if errors := self.get("/importErrors")["import_errors"]:
+                raise RuntimeError(errors[0]["stack_trace"])
+            if dag_ids <= {dag["dag_id"] for dag in self.get("/dags", limit=100)["dags"]}:
+                return
+            time.sleep(0.3)
+        raise RuntimeError(f"Airflow did not read these DAGs in time: {', '.join(sorted(dag_ids))}")
+
+    def wait_for_run(self, dag_id: str, run_id: str, *, limit_seconds: float = 120.0) -> str:
+        """Wait until a run has ended, and tell its state."""
+        deadline = time.monotonic() + limit_seconds
+        while (state := self.run_state(dag_id, run_id)) not in ("success", "failed"):
+            if time.monotonic() > deadline:
+                states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
+                raise TimeoutError(f"run {run_id} of {dag_id} is still {state}; its tasks: {states}")
+            time.sleep(0.3)
+        return state
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Tell the state of a run."""
@@ -151,7 +178,7 @@ class AirflowStandalone:
         """Read a task's log as a person sees it: what the worker and what the triggerer wrote."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         content = self.get(path, map_index=map_index, full_content=True)["content"]
-        return "\n".join(line if isinstance(line, str) else str(line.get("event", "")) for line in content)
+        return "\n".join(_log_line(entry) for entry in content)
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_LIMIT_SECONDS
@@ -180,6 +207,14 @@ class AirflowStandalone:
         if not answer.ok:
             raise requests.HTTPError(f"{answer.status_code} {answer.text[:500]}", response=answer)
         return answer.json()
+
+
+def _log_line(entry: str | dict[str, Any]) -> str:
+    """Write an entry of a task's log as text: the message, and the exceptions that go with it."""
+    if isinstance(entry, str):
+        return entry
+    details = entry.get("error_detail") or []
+    return "\n".join([str(entry.get("event", "")), *(f"{d['exc_type']}: {d['exc_value']}" for d in details)])
 
 
 def _free_ports(count: int) -> list[int]:

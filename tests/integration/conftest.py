@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,11 +47,12 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, oxen_hub: LocalHub) -> Calla
 
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Give what was logged since the last call: Airflow 3 prints it, Airflow 2 hands it to logging."""
+    """Give what was logged since the last call: the newest Airflow prints it, older ones hand it to logging."""
+    caplog.set_level(logging.INFO)
 
     def read() -> str:
         captured = capsys.readouterr()
-        text = captured.out + captured.err + caplog.text
+        text = caplog.text or captured.out + captured.err
         caplog.clear()
         return text
 

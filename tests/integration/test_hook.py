@@ -42,7 +42,7 @@ def test_both_ways_of_reading_a_connection_agree(set_connection: Callable[..., N
 @pytest.mark.parametrize("read", [OxenHook.get_config, lambda hook: asyncio.run(hook.aget_config())])
 def test_missing_connection_is_named(read: Callable[[OxenHook], object]) -> None:
     """A connection that is not defined is a setting to mend, and not something to try again."""
-    with pytest.raises(OxenConfigError, match="connection 'nowhere'.*there is no such connection"):
+    with pytest.raises(OxenConfigError, match=r"connection 'nowhere'.*there is no such connection"):
         read(OxenHook("nowhere"))
 
 

@@ -1,0 +1,32 @@
+"""The example DAGs load, and say what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
+FILES = sorted(EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_example_loads_without_errors(file: Path) -> None:
+    """Airflow reads the file without an error, and finds one DAG of the file's name with a gate in it."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:
+        from airflow.models.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(file), include_examples=False)
+
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {file.stem}
+    assert "OxenEvaluationSensor" in {task.task_type for task in bag.dags[file.stem].tasks}
+
+
+def test_table_of_examples_is_complete() -> None:
+    """Each example is in the folder's README."""
+    readme = (EXAMPLES / "README.md").read_text()
+
+    assert [file.name for file in FILES if f"`{file.name}`" not in readme] == []

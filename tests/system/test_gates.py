@@ -1,0 +1,132 @@
+"""Gates in a real Airflow: scheduler, triggerer, DAG processor and API server, against the local hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_provider_oxen.testing import LocalHub
+    from demo.standalone import AirflowStandalone
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+DAG = "gate_in_each_way"
+WAYS = ["deferred", "poke", "reschedule"]
+
+
+@pytest.fixture(scope="module")
+def runs(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, dict[str, dict[str, Any]]]:
+    """A run for each end, side by side; the tasks of each, by name."""
+    for end in ("completed", "errored", "cancelled"):
+        evaluation_id = hub.add_evaluation(end=end, seconds=6, rows=50)
+        hub.add_evaluation(f"never-{end}", seconds=3600)
+        real_airflow.trigger(DAG, end, {"evaluation_id": evaluation_id})
+    found = {}
+    for end in ("completed", "errored", "cancelled"):
+        real_airflow.wait_for_run(DAG, end, limit_seconds=200)
+        found[end] = {task["task_id"]: task for task in real_airflow.task_instances(DAG, end)}
+    return found
+
+
+@pytest.mark.parametrize("way", [*WAYS, "soft"])
+def test_gate_opens_on_completed(runs: dict, real_airflow: AirflowStandalone, way: str) -> None:
+    """A completed evaluation ends the task well, and its XCom is the evaluation, the same in each way."""
+    returned = real_airflow.xcom(DAG, "completed", way)
+
+    assert runs["completed"][way]["state"] == "success"
+    assert returned["status"] == "completed"
+    assert returned["progress"] == {"processed": 50, "total": 50}
+    assert returned == real_airflow.xcom(DAG, "completed", "deferred", key="evaluation")
+
+
+def test_what_comes_after_runs_only_when_the_gate_opened(runs: dict) -> None:
+    """The downstream task runs after an open gate, and not after a shut one."""
+    assert {end: tasks["go_on"]["state"] for end, tasks in runs.items()} == {
+        "completed": "success",
+        "errored": "upstream_failed",
+        "cancelled": "upstream_failed",
+    }
+
+
+@pytest.mark.parametrize("end", ["errored", "cancelled"])
+@pytest.mark.parametrize("way", WAYS)
+def test_gate_fails_at_once_without_retries(runs: dict, real_airflow: AirflowStandalone, end: str, way: str) -> None:
+    """A failed evaluation fails the task in its first try, with the reason in its log and the evaluation in XCom."""
+    assert (runs[end][way]["state"], runs[end][way]["try_number"]) == ("failed", 1)
+    assert real_airflow.xcom(DAG, end, way) is None
+    assert real_airflow.xcom(DAG, end, way, key="evaluation")["status"] == end
+    text = real_airflow.task_log(DAG, end, way)
+    assert "AirflowFailException" in text
+    assert f" of ox/customer-intents {'was ' if end == 'cancelled' else ''}{end} after" in text
+    assert "30 of 50 rows done" in text
+    assert f"CALLBACK {end} 30" in text
+
+
+@pytest.mark.parametrize("end", ["errored", "cancelled"])
+def test_soft_fail_skips(runs: dict, end: str) -> None:
+    """With ``soft_fail``, a failed evaluation skips the task."""
+    assert runs[end]["soft"]["state"] == "skipped"
+
+
+def test_timeout_fails_with_the_last_status(runs: dict, real_airflow: AirflowStandalone) -> None:
+    """A deadline that passes while the task is deferred fails it in time, without retries, with what was seen."""
+    task = runs["completed"]["short"]
+    text = real_airflow.task_log(DAG, "completed", "short")
+
+    assert (task["state"], task["try_number"]) == ("failed", 1)
+    assert "AirflowSensorTimeout" in text
+    assert "Last seen queued: 0 of 1,000 rows (0.0 %)." in text
+
+
+def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> None:
+    """A deferred gate's log shows the wait in the triggerer, with progress, and the end on the worker."""
+    text = real_airflow.task_log(DAG, "completed", "deferred")
+
+    assert runs["completed"]["deferred"]["state"] == "success"
+    assert "in the triggerer; this worker is free" in text
+    assert "rows (" in text
+    assert "The gate opens." in text
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "conf"),
+    [
+        ("example_oxen_gate", {"evaluation_id": "completed-3s-gate"}),
+        ("example_oxen_gate_from_task", {"evaluation_id": "completed-3s-task"}),
+        ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-2s-a", "completed-3s-b"]}),
+    ],
+)
+def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: str, conf: dict) -> None:
+    """Each example, run as its table says, ends well after having asked the hub."""
+    asked = len(hub.requests)
+    real_airflow.trigger(dag_id, "example", conf)
+
+    assert real_airflow.wait_for_run(dag_id, "example") == "success"
+    assert len(hub.requests) > asked
+
+
+def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """Airflow's API offers the connection type with its own fields, and its Test says who it is."""
+    forms = {form["connection_type"]: form for form in real_airflow.get_ui("/connections/hook_meta")}
+
+    assert forms["oxen"]["hook_name"] == "Oxen"
+    assert forms["oxen"]["standard_fields"]["login"]["hidden"] is True
+    assert forms["oxen"]["standard_fields"]["password"]["title"] == "API key"
+    assert set(forms["oxen"]["extra_fields"]) == {"timeout", "verify", "proxy", "max_connections"}
+    body = {"connection_id": "tried", "conn_type": "oxen", "host": hub.url, "password": hub.api_key}
+    answer = real_airflow.post("/connections/test", body)
+    assert answer == {"status": True, "message": f"Connected to {hub.url} as Ox <ox@example.com>"}
+
+
+def test_key_is_nowhere_to_be_found(runs: dict, real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """After all of this, no log and no table of Airflow's holds the API key."""
+    assert runs
+    key = hub.api_key.encode()
+    files = [path for path in Path(real_airflow.home).rglob("*") if path.is_file()]
+
+    assert any(path.suffix == ".db" for path in files)
+    assert sum(path.suffix == ".log" for path in files) > 10
+    assert [str(path) for path in files if key in path.read_bytes()] == []
