@@ -1,8 +1,8 @@
 """
-A real Airflow on this machine: all the processes that ``airflow standalone`` starts.
+A real Airflow on this machine, as ``airflow standalone`` or as the processes that one is made of.
 
-It keeps everything in one folder, listens on free ports of the loopback interface, and runs in a process group of its
-own, which is stopped as a whole.
+It keeps everything in one folder, listens on free ports of the loopback interface, and runs in process groups of its
+own, each of which is stopped as a whole.
 """
 
 from __future__ import annotations
@@ -40,9 +40,17 @@ class AirflowStandalone:
     :param home: folder for its database, logs and configuration; made where it is missing.
     :param dags: folder of the DAG files.
     :param env: environment variables to add, connections for instance.
+    :param commands: the ``airflow`` commands to run side by side, by a name of their own.
     """
 
-    def __init__(self, home: Path, *, dags: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Path,
+        env: Mapping[str, str] | None = None,
+        commands: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.home = home.resolve()
         self.port, worker_log_port, trigger_log_port = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -65,8 +73,8 @@ class AirflowStandalone:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             **(env or {}),
         }
-        self.log_file = self.home / "standalone.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._commands = dict(commands or {"standalone": ("standalone",)})
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
         self._session.trust_env = False
 
@@ -78,17 +86,9 @@ class AirflowStandalone:
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"],
-                env=self.env,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
         try:
+            for name in self._commands:
+                self.start(name)
             self._wait_until_it_answers()
         except BaseException:
             self.stop()
@@ -100,19 +100,43 @@ class AirflowStandalone:
     ) -> None:
         self.stop()
 
+    def start(self, name: str) -> None:
+        """Run one of the commands, in a process group of its own; what it prints goes to ``<name>.log``."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *self._commands[name]],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """End a command and all it started with SIGKILL, as a machine does that loses its power."""
+        process = self._processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def restart_if_ended(self, name: str) -> None:
+        """Run a command again that has ended by itself, as whatever supervises it in production does."""
+        if self._processes[name].poll() is not None:
+            self.start(name)
+
     def stop(self) -> None:
         """Stop every process of Airflow's, by force where they do not stop by themselves."""
         self._session.close()
-        if self._process is None:
-            return
-        process, self._process = self._process, None
+        processes, self._processes = list(self._processes.values()), {}
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
             deadline = time.monotonic() + _STOP_LIMIT_SECONDS
-            while time.monotonic() < deadline and _group_lives(process):
+            while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
                 time.sleep(0.1)
-        process.wait()
+        for process in processes:
+            process.wait()
 
     def get(self, path: str, **params: Any) -> Any:
         """Ask Airflow's REST API."""
@@ -127,6 +151,10 @@ class AirflowStandalone:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Tell Airflow's REST API something."""
         return self._call("POST", path, json=body)
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Change something through Airflow's REST API."""
+        return self._call("PATCH", path, json=body)
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
         """Start a run of a DAG."""
@@ -183,7 +211,7 @@ class AirflowStandalone:
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_LIMIT_SECONDS
         while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
+            if any(process.poll() is not None for process in self._processes.values()):
                 break
             with contextlib.suppress(requests.ConnectionError, FileNotFoundError, requests.HTTPError, KeyError):
                 health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
@@ -192,8 +220,9 @@ class AirflowStandalone:
                     self._log_in()
                     return
             time.sleep(0.3)
-        tail = self.log_file.read_text(errors="replace")[-3000:]
-        raise RuntimeError(f"Airflow did not start; its log, {self.log_file}, ends:\n{tail}")
+        logs = [self.home / f"{name}.log" for name in self._commands]
+        tails = "\n".join(f"{log} ends:\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists())
+        raise RuntimeError(f"Airflow did not start. {tails}")
 
     def _log_in(self) -> None:
         name, password = self.login

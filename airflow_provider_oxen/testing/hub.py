@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import uuid
@@ -249,9 +250,10 @@ class LocalHub:
             if request.transport is not None:
                 request.transport.close()
             return response
-        for byte in body:
-            await response.write(bytes([byte]))
-            await asyncio.sleep(what.seconds_per_byte)
+        with contextlib.suppress(ConnectionResetError):  # the client gave up, as it should
+            for byte in body:
+                await response.write(bytes([byte]))
+                await asyncio.sleep(what.seconds_per_byte)
         return response
 
     def _record(self, request: web.Request, status_code: int | None) -> None:

@@ -92,6 +92,8 @@ class OxenEvaluationTrigger(BaseTrigger):
             deadline=self.deadline,
             retry_window=self.retry_window,
         )
+        # Wall clock at the start, steady from then on: setting the machine's clock moves no deadline.
+        epoch = time.time() - time.monotonic()
         async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
             while True:
                 seen: Evaluation | OxenError
@@ -100,7 +102,7 @@ class OxenEvaluationTrigger(BaseTrigger):
                 except OxenError as error:
                     seen = error
                 before = wait
-                wait, step = wait.look(seen, now=time.time(), jitter=random.random())
+                wait, step = wait.look(seen, now=epoch + time.monotonic(), jitter=random.random())
                 if isinstance(step, Outcome):
                     outcome = replace(step, hub=client.hub)
                     break

@@ -52,7 +52,7 @@ def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
 
     def read() -> str:
         captured = capsys.readouterr()
-        text = caplog.text or captured.out + captured.err
+        text = captured.out + captured.err or caplog.text
         caplog.clear()
         return text
 

