@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test fuzz lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.dev ## Feed the reader of answers with nonsense for SECONDS (default 180)
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

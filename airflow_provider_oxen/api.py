@@ -125,6 +125,7 @@ def read_evaluation_response(request: Request, response: Response, *, evaluation
     :param now: the present, aware, to read a ``Retry-After`` that is a date.
     :raises OxenRequestError: of the class that says what happened.
     """
+    response = _without_secret(request, response)
     envelope = _read_envelope(request, response, now)
     document = envelope.get("evaluation")
     if not isinstance(document, Mapping):
@@ -164,6 +165,7 @@ def read_user_response(request: Request, response: Response, *, now: datetime) -
     :return: the user's name and email, as far as the hub gives them.
     :raises OxenRequestError: as for an evaluation.
     """
+    response = _without_secret(request, response)
     user = _read_envelope(request, response, now).get("user")
     if not isinstance(user, Mapping):
         raise _invalid(request, response, "the response names no user")
@@ -175,7 +177,7 @@ def read_user_response(request: Request, response: Response, *, now: datetime) -
 
 def _read_envelope(request: Request, response: Response, now: datetime) -> Mapping[str, Any]:
     """Read the wrapper every answer has, or raise what its status code or its words say."""
-    envelope = _decode(request, response)
+    envelope = _decode(response)
     status_code = response.status_code
     if status_code == 200 and envelope is not None:
         envelope_status = envelope.get("status")
@@ -228,21 +230,23 @@ def _error_for_status_code(
     return _invalid(request, response, f"status code {code} is not in the contract")
 
 
-def _decode(request: Request, response: Response) -> Mapping[str, Any] | None:
-    """
-    Decode a body that is a JSON object; None for any other.
+def _without_secret(request: Request, response: Response) -> Response:
+    """Strike the key out before anything is read: a hub or proxy that echoes it must not carry it into a log."""
+    secret = request.secret
+    body = response.body
+    if secret.encode() in body:
+        body = body.replace(secret.encode(), b"***")
+    headers = {name: value.replace(secret, "***") for name, value in response.headers.items()}
+    return Response(response.status_code, headers, body)
 
-    The key is struck out before anything is read: a hub or proxy that echoes it must not carry it into a log.
-    """
+
+def _decode(response: Response) -> Mapping[str, Any] | None:
+    """Decode a body that is a JSON object; None for any other."""
     # Imported here: the rest of the module serves callers that read no response.
     import msgspec
 
-    body = response.body
-    secret = request.secret.encode()
-    if secret in body:
-        body = body.replace(secret, b"***")
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -261,7 +265,7 @@ def _error(
         message,
         request=str(request),
         status_code=response.status_code,
-        request_id=_words(request_id.replace(request.secret, "***")) if request_id else None,
+        request_id=_words(request_id) if request_id else None,
         hub_message=_read_hub_message(envelope),
         **named,
     )
@@ -300,7 +304,7 @@ def _redirect_target(request: Request, response: Response) -> str:
     """Say where a redirect points: scheme, host and path, without login or query."""
     location = response.headers.get("location", "")
     try:
-        parts = urlsplit(urljoin(request.url, location.replace(request.secret, "***")))
+        parts = urlsplit(urljoin(request.url, location))
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:

@@ -1,0 +1,115 @@
+"""
+``make fuzz``: feed the reader of answers with what no hub should send, for some minutes.
+
+Invariant tested: whatever status code, headers and body come back, either an evaluation of the id that was asked for
+comes out, whose values are strict JSON, or one of this project's own errors, which does not hold the key.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime, timezone
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_oxen.api import Request, Response, read_evaluation_response, read_user_response
+from airflow_provider_oxen.exceptions import OxenRequestError
+from airflow_provider_oxen.testing.scenario import Scenario
+
+KEY = "sk-fuzz-4711"
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+REQUEST = Request(path="/p", url="https://hub.example/p", headers={"Authorization": f"Bearer {KEY}"}, secret=KEY)
+DOCUMENT = Scenario(seconds=0).document("x", NOW, NOW)
+GOOD = json.dumps({"status": "success", "evaluation": DOCUMENT}).encode()
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from([KEY, "completed", "x", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:00", "\ud800", "\0"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=10,
+)
+altered = st.dictionaries(st.sampled_from(sorted(DOCUMENT)), values, max_size=6).map(lambda fields: DOCUMENT | fields)
+envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": values,
+        "evaluation": altered | values,
+        "error": values,
+        "status_message": values,
+        "status_description": values,
+        "user": values,
+    },
+)
+mutated = st.builds(
+    lambda cut, length, patch: GOOD[:cut] + patch + GOOD[cut + length :],
+    st.integers(0, len(GOOD)),
+    st.integers(0, 40),
+    st.binary(max_size=12),
+)
+bodies = st.one_of(
+    st.binary(max_size=400),
+    mutated,
+    (envelopes | values).map(lambda value: json.dumps(value).encode()),
+    st.integers(1, 3_000).map(lambda depth: b"[" * depth),
+)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "location", "content-type", "x-oxen-request-id"]),
+    st.text(max_size=60) | st.sampled_from([KEY, "http://[", f"https://u:{KEY}@h:99999/{KEY}?{KEY}", "-1", "1e400"]),
+)
+responses = st.builds(
+    Response, st.sampled_from([200] * 6 + [*range(100, 600, 7), 401, 403, 404, 408, 429]), headers, bodies
+)
+
+
+def check(response: Response) -> None:
+    """Read one answer both ways it may have to be read."""
+    try:
+        evaluation = read_evaluation_response(REQUEST, response, evaluation_id="x", now=NOW)
+    except OxenRequestError as error:
+        assert KEY not in f"{error} {error!r}"
+    else:
+        assert evaluation.id.lower() == "x"
+        text = json.dumps(evaluation.to_dict(), allow_nan=False)
+        assert "\\u0000" not in text
+        assert KEY not in text
+    try:
+        assert KEY not in read_user_response(REQUEST, response, now=NOW)
+    except OxenRequestError as error:
+        assert KEY not in f"{error} {error!r}"
+
+
+def main() -> None:
+    """Run for the seconds the command line gives, 180 if none."""
+    limit = float(sys.argv[1]) if len(sys.argv) > 1 else 180.0
+    began, examples = time.monotonic(), 0
+
+    @settings(
+        max_examples=2_000,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(responses)
+    def fuzz(response: Response) -> None:
+        nonlocal examples
+        examples += 1
+        check(response)
+
+    while time.monotonic() - began < limit:
+        fuzz()
+    print(f"{examples:,} answers read in {time.monotonic() - began:.0f} s; none but the project's own errors came out")
+
+
+if __name__ == "__main__":
+    main()
