@@ -34,7 +34,7 @@ DOCUMENTS = st.fixed_dictionaries(
         "id": st.text(min_size=1, max_size=8),
         "status": st.text(min_size=1, max_size=8) | st.sampled_from(EvaluationStatus),
     },
-    optional={name: JSON_VALUES for name in (*FIELDS, "progress", "extra")},
+    optional=dict.fromkeys((*FIELDS, "progress", "extra"), JSON_VALUES),
 )
 
 
@@ -47,7 +47,7 @@ def test_contract_example_is_read_field_by_field() -> None:
     document = {
         **{name: f"a {name}" for name in TEXTS},
         **{name: number for number, name in enumerate(COUNTS)},
-        **{name: "2026-11-01T10:00:00" for name in MOMENTS},
+        **dict.fromkeys(MOMENTS, "2026-11-01T10:00:00"),
         "created_by": {"id": "u-1", "username": "ox", "name": None, "image": "https://example.com/ox.png"},
         "credits_used": 1.25,
         "is_sample": True,

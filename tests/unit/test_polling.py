@@ -97,4 +97,4 @@ def test_step_without_progress_is_a_tenth_of_the_age() -> None:
 
 def test_jitter_adds_a_fifth_at_most() -> None:
     """Jitter makes a step up to a fifth longer."""
-    assert [_next(Sample(500, "queued"), jitter=jitter) for jitter in (0.0, 0.5, 1.0)] == [50, 55, 60]
+    assert [_next(Sample(500, "queued"), jitter=jitter) for jitter in (0.0, 0.5, 1.0)] == pytest.approx([50, 55, 60])
