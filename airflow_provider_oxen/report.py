@@ -43,7 +43,7 @@ def describe_step(
             f"{_capital(ref)} has the status {now.status!r}, which this version does not know. Waiting on: only "
             "'completed' opens the gate."
         )
-    left = seconds_left(after.samples)
+    left = None if after.history is None else seconds_left(after.history)
     eta = "" if left is None else f", about {describe_duration(math.ceil(left))} left"
     return logging.INFO, f"{_capital(ref)} is {describe_progress(now)}{eta}."
 

@@ -47,7 +47,7 @@ from airflow_provider_oxen.exceptions import (
     OxenTransientError,
 )
 from airflow_provider_oxen.models import Evaluation, EvaluationStatus
-from airflow_provider_oxen.polling import SAMPLES_KEPT, Sample, backoff_seconds, seconds_to_next_look
+from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_look
 
 __all__ = ["Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
 
@@ -179,8 +179,7 @@ class Wait:
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
         deadline.
     :param evaluation: as last seen.
-    :param phase_began_at: when its present status was first seen.
-    :param samples: the last few looks.
+    :param history: what its looks have told of its pace; None before the first.
     :param looks: how many looks have been taken.
     :param failures: how many looks in a row failed.
     :param failing_since: when the first of those was.
@@ -192,8 +191,7 @@ class Wait:
     deadline: float
     retry_window: float | None
     evaluation: Evaluation | None = None
-    phase_began_at: float = 0.0
-    samples: tuple[Sample, ...] = ()
+    history: History | None = None
     looks: int = 0
     failures: int = 0
     failing_since: float | None = None
@@ -212,13 +210,12 @@ class Wait:
         return self._look_at_error(seen, now=now, jitter=jitter)
 
     def _look_at_evaluation(self, seen: Evaluation, *, now: float, jitter: float) -> tuple[Wait, Step]:
-        new_phase = self.evaluation is None or seen.status != self.evaluation.status
-        sample = Sample(now, str(seen.status), seen.progress.processed, seen.progress.total)
+        progress = seen.progress
+        history = remember(self.history, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         wait = replace(
             self,
             evaluation=seen,
-            phase_began_at=now if new_phase else self.phase_began_at,
-            samples=(*self.samples, sample)[-SAMPLES_KEPT:],
+            history=history,
             looks=self.looks + 1,
             failures=0,
             failing_since=None,
@@ -228,13 +225,7 @@ class Wait:
             return wait, wait.end(reason, now=now)
         if now >= self.deadline:
             return wait, wait.end(OutcomeReason.TIMEOUT, now=now)
-        seconds = seconds_to_next_look(
-            wait.samples,
-            phase_began_at=wait.phase_began_at,
-            poke_interval=self.poke_interval,
-            max_wait=self.max_wait,
-            jitter=jitter,
-        )
+        seconds = seconds_to_next_look(history, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter)
         return wait, Sleep(max(min(seconds, self.deadline - now), _SHORTEST_SLEEP))
 
     def _look_at_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
