@@ -46,7 +46,8 @@ __all__ = ["History", "backoff_seconds", "remember", "seconds_left", "seconds_to
 #: Share of the estimated time left that is slept through. A half makes the number of looks grow with the logarithm of
 #: the time left, and an estimate may be twice too long before the end is slept through.
 _SHARE_OF_TIME_LEFT = 0.5
-#: Share of the run over which speed is smoothed. 0 is the speed of the last movement alone, 1 that of the whole run.
+#: Share of the run over which speed is smoothed. 0 is the speed of the last movement alone, which one row after a
+#: stall makes far too low; 1 is that of the whole run, which is late to see a change of pace.
 _SMOOTHED_OVER = 0.1
 #: Longest sleep on an estimate, as a multiple of how long the run was watched: the first speeds are measured over
 #: seconds, and a run of a minute must not be slept through on the word of one.

@@ -29,6 +29,7 @@ __all__ = [
     "Fixed",
     "Policy",
     "Shipped",
+    "Smoothed",
 ]
 
 #: Seconds. What the targets are stated for.
@@ -172,6 +173,10 @@ class Window:
         return rest * (at - began) / (last - first) if last > first else None
 
 
+def _lightly_smoothed() -> Smoothed:
+    return Smoothed(0.1)
+
+
 def _root_of_age(age: float) -> float:
     return math.sqrt(POKE_INTERVAL * max(age, 0.0))
 
@@ -188,12 +193,14 @@ class Candidate:
     :param queued: its multiple while queued.
     :param finishing: the sleep by a commit's age.
     :param per_watched: longest sleep on an estimate, as a multiple of the time the run was watched.
+
+    ``left`` is the time left as estimated at the last look, in seconds, or None.
     """
 
     def __init__(
         self,
         *,
-        speed: Callable[[], Speed] = partial(Smoothed, 0.1),
+        speed: Callable[[], Speed] = _lightly_smoothed,
         share: float = 0.5,
         batches: str = "last",
         blind: Callable[[float], float] = _root_of_age,
@@ -203,6 +210,7 @@ class Candidate:
     ) -> None:
         self._new_speed, self._share, self._batches, self._blind = speed, share, batches, blind
         self._queued, self._finishing, self._per_watched = queued, finishing, per_watched
+        self.left: float | None = None
         self._status: str | None = None
         self._began: float | None = None
         self._speed: Speed = speed()
@@ -214,7 +222,7 @@ class Candidate:
         status, rows, total = seen
         if status == "completed":
             return None
-        first = self._began is None
+        first, self.left = self._began is None, None
         if first:
             self._began = at
         if status != self._status:
@@ -238,6 +246,7 @@ class Candidate:
         if left is None:
             return self._blind(watched)
         left -= {"none": 0.0, "last": min(stood, self._rhythm), "any": stood}[self._batches]
+        self.left = max(left, 0.0)
         late = self._blind(max(stood - self._rhythm, 0.0))
         return min(max(self._share * left, late), self._per_watched * watched)
 

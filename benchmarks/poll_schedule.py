@@ -19,13 +19,26 @@ import timeit
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from airflow_provider_oxen.polling import History, remember, seconds_to_next_look
-from benchmarks.policies import CANDIDATES, FIXED_INTERVALS, MAX_WAIT, POKE_INTERVAL, SHIPPED, Fixed, Policy
+from benchmarks.policies import (
+    CANDIDATES,
+    FIXED_INTERVALS,
+    MAX_WAIT,
+    POKE_INTERVAL,
+    SHIPPED,
+    Candidate,
+    Fixed,
+    Policy,
+    Smoothed,
+)
 from benchmarks.traces import DURATIONS, FAMILIES, REPORTS_PROGRESS, Trace, corpus
 
-__all__ = ["Run", "Score", "compare", "cost", "herd", "main", "measure", "simulate"]
+__all__ = ["Run", "Score", "compare", "cost", "estimates", "herd", "main", "measure", "simulate"]
 
 #: A wait begins so many seconds after the evaluation was created, at most; less for short ones.
 _LATEST_BEGIN = 60.0
@@ -116,7 +129,13 @@ def measure(
 
 
 def compare(
-    policies: dict[str, Policy], *, traces_each: int, waits_each: int = 1, seed: int = 1, fixed_intervals: bool = True
+    policies: dict[str, Policy],
+    *,
+    traces_each: int,
+    waits_each: int = 1,
+    seed: int = 1,
+    fixed_intervals: bool = True,
+    families: tuple[str, ...] = tuple(FAMILIES),
 ) -> dict[str, dict[str, Any]]:
     """
     Measure policies on the corpus.
@@ -124,7 +143,8 @@ def compare(
     :return: by policy: ``all`` and ``progress`` (the families that report any), each by nominal length in seconds, and
         ``families``, by name and length; the leaves are :class:`Score`.
     """
-    traces = list(corpus(traces_each=traces_each, seed=seed))
+    traces = list(corpus(traces_each=traces_each, seed=seed, families=families))
+    reporting = tuple(f for f in families if f in REPORTS_PROGRESS) or families
     waits: dict[str, Callable[[Trace, random.Random], Run]] = {
         name: lambda trace, draw, policy=policy: simulate(policy, trace, draw)  # type: ignore[misc]
         for name, policy in policies.items()
@@ -137,14 +157,31 @@ def compare(
         runs = measure(wait, traces, waits_each=waits_each, seed=seed)
         pooled = {
             label: {
-                nominal: Score.of([run for family in families for run in runs[family, nominal]])
-                for nominal in DURATIONS
+                nominal: Score.of([run for family in pool for run in runs[family, nominal]]) for nominal in DURATIONS
             }
-            for label, families in (("all", tuple(FAMILIES)), ("progress", REPORTS_PROGRESS))
+            for label, pool in (("all", families), ("progress", reporting))
         }
-        families = {f: {nominal: Score.of(runs[f, nominal]) for nominal in DURATIONS} for f in FAMILIES}
-        results[name] = {**pooled, "families": families}
+        apart = {f: {nominal: Score.of(runs[f, nominal]) for nominal in DURATIONS} for f in families}
+        results[name] = {**pooled, "families": apart}
     return results
+
+
+def estimates(policy: Callable[[], Candidate], *, traces_each: int, seed: int = 1) -> dict[str, float]:
+    """
+    Compare the time left that people read in the log with the truth, whenever rows moved, in runs of 10 min and 1 h.
+
+    :return: by family, the factor by which half of the estimates are off or less; 1.0 is exact.
+    """
+    draw = random.Random(seed)
+    off: dict[str, list[float]] = defaultdict(list)
+    for trace in corpus(traces_each=traces_each, seed=seed, durations=(600.0, 3_600.0)):
+        at, waiting, had = 0.0, policy(), -1
+        while (seconds := waiting.look(at, seen := trace.at(at), draw.random())) is not None:
+            rows, truth = seen[1] or 0, trace.queued + trace.running - at
+            if waiting.left and rows > had and truth > POKE_INTERVAL:
+                off[trace.family].append(math.exp(abs(math.log(waiting.left / truth))))
+            at, had = at + seconds, rows
+    return {family: median(factors) for family, factors in off.items()}
 
 
 def herd(policy: Policy, *, waits: int = 1_000, seed: int = 1) -> dict[str, float]:
@@ -181,7 +218,7 @@ def cost() -> dict[str, float]:
 
 
 def _table(results: dict[str, dict[str, Any]]) -> Iterable[str]:
-    lengths = DURATIONS[1:]
+    lengths = DURATIONS
     yield "Polls in % of a fixed 5 s interval / mean delay in s / that in % of the equal fixed interval's"
     yield f"{'':34}" + "".join(f"{_length(n):>24}" for n in lengths)
     for name, result in results.items():
@@ -192,6 +229,7 @@ def _table(results: dict[str, dict[str, Any]]) -> Iterable[str]:
         yield f"{name:34}{cells}"
     yield ""
     yield "Polls in %: all families. Delays: families that report progress."
+    yield "At 1 min, fixed intervals above 20 s are at the mercy of the few lengths a run of a minute has here."
 
 
 def _families(result: dict[str, Any]) -> Iterable[str]:
@@ -201,7 +239,9 @@ def _families(result: dict[str, Any]) -> Iterable[str]:
     for family, scores in rows.items():
         cells = ""
         for score in scores.values():
-            cells += f"{score.polls:>8.1f} {score.share:>5.0%} {score.delay:>6.2f} {score.worst:>5.1f} {score.ratio:>4.0%}"
+            cells += (
+                f"{score.polls:>8.1f} {score.share:>5.0%} {score.delay:>6.2f} {score.worst:>5.1f} {score.ratio:>4.0%}"
+            )
         yield f"{family:14}{cells}"
 
 
@@ -221,24 +261,34 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--traces", type=int, default=20, help="traces of one family and length")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", help="a policy's name; may be given again")
+    parser.add_argument("--family", action="append", choices=list(FAMILIES), help="may be given again")
     parser.add_argument("--json", help="file to write the numbers to")
     parser.add_argument("--plot", help="file to draw the frontier to, as SVG; needs matplotlib")
     asked = parser.parse_args(arguments)
     policies = {name: CANDIDATES[name] for name in asked.only} if asked.only else CANDIDATES
-    results = compare(policies, traces_each=asked.traces, seed=asked.seed)
+    families = tuple(asked.family or FAMILIES)
+    results = compare(policies, traces_each=asked.traces, seed=asked.seed, families=families)
     print("\n".join(_table(results)), end="\n\n")
     numbers: dict[str, Any] = {"policies": _plain(results)}
     if SHIPPED in results:
         print("\n".join(_families(results[SHIPPED])), end="\n\n")
         numbers["herd"] = {"shipped": herd(CANDIDATES[SHIPPED]), "fixed 60 s": herd(lambda: Fixed(60.0))}
         numbers["cost"] = cost()
+        numbers["estimates"] = {}
+        print("Estimates of the time left: half of them are off by this factor or less")
+        for over in (0.0, 0.1, 1 / 3, 1.0):
+            speed = partial(Candidate, speed=partial(Smoothed, over))
+            factors = numbers["estimates"][f"{over:.2g}"] = estimates(speed, traces_each=asked.traces, seed=asked.seed)
+            print(
+                f"  speed smoothed over {over:.2g} of the run:", ", ".join(f"{k} {v:.2f}" for k, v in factors.items())
+            )
+        print()
         print("1,000 waits begun together, busiest second as a multiple of the mean:")
         for name, times in numbers["herd"].items():
             print(f"  {name:12}", ", ".join(f"{minute}: {value:.1f}" for minute, value in times.items()))
         print("One decision: {microseconds:.1f} µs. Kept by a wait: {bytes:.0f} bytes.".format(**numbers["cost"]))
     if asked.json:
-        with open(asked.json, "w", encoding="utf-8") as file:
-            json.dump(numbers, file, indent=1)
+        Path(asked.json).write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     if asked.plot:
         from benchmarks.plots import frontier
 

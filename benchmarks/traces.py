@@ -179,15 +179,22 @@ def _trace(family: str, nominal: float, draw: random.Random) -> Trace:
     )
 
 
-def corpus(*, traces_each: int, seed: int = 1, durations: tuple[float, ...] = DURATIONS) -> Iterator[Trace]:
+def corpus(
+    *,
+    traces_each: int,
+    seed: int = 1,
+    durations: tuple[float, ...] = DURATIONS,
+    families: tuple[str, ...] = tuple(FAMILIES),
+) -> Iterator[Trace]:
     """
     Draw the corpus: every family at every length.
 
     :param traces_each: how many traces of one family and length.
     :param seed: the same seed gives the same corpus, whatever the other arguments: each trace draws for itself.
     :param durations: nominal lengths, in seconds.
+    :param families: names out of :data:`FAMILIES`.
     """
-    for family in FAMILIES:
+    for family in families:
         for nominal in durations:
             for number in range(traces_each):
                 yield _trace(family, nominal, random.Random(f"{seed} {family} {nominal} {number}"))

@@ -1,0 +1,238 @@
+"""The poll schedule: its targets on a small corpus, and what holds whatever was seen."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_oxen.polling import History, remember, seconds_left, seconds_to_next_look
+from benchmarks.policies import CANDIDATES, SHIPPED, Candidate, Fixed, Shipped
+from benchmarks.poll_schedule import compare, fixed, herd, measure, simulate
+from benchmarks.traces import DURATIONS, FAMILIES, corpus
+
+POKE, LONGEST = 5.0, 60.0
+choose = partial(seconds_to_next_look, poke_interval=POKE, max_wait=LONGEST)
+
+jitters = st.floats(0.0, 1.0)
+counts = st.none() | st.integers(0, 2**63 - 1)
+statuses = st.sampled_from(["queued", "running", "committing", "paused", ""])
+#: Looks as a hostile hub and a clock that is set now and then make them.
+looks = st.lists(st.tuples(st.floats(-1e12, 1e12), statuses, counts, counts), min_size=1, max_size=12)
+
+
+def history_of(*seen: tuple[float, str, int | None, int | None]) -> History:
+    history = None
+    for at, status, processed, total in seen:
+        history = remember(history, at=at, status=status, processed=processed, total=total)
+    assert history is not None
+    return history
+
+
+def running(*seen: tuple[float, int], total: int | None = 1_000) -> History:
+    return history_of((0.0, "queued", 0, 0), *((at, "running", rows, total) for at, rows in seen))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return compare({SHIPPED: CANDIDATES[SHIPPED]}, traces_each=25, seed=11, fixed_intervals=False)[SHIPPED]
+
+
+# The targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nominal", DURATIONS[1:])
+def test_a_quarter_of_the_polls_of_a_fixed_interval_is_enough(shipped, nominal):
+    assert shipped["all"][nominal].share <= 0.25
+
+
+@pytest.mark.parametrize("nominal", [600.0, 3_600.0])
+def test_delay_is_at_most_half_of_the_equal_fixed_interval_s(shipped, nominal):
+    assert shipped["progress"][nominal].ratio <= 0.5
+
+
+def test_no_delay_is_longer_than_max_wait(shipped):
+    assert max(score.worst for score in shipped["all"].values()) <= LONGEST
+
+
+def test_waits_begun_together_part():
+    """A thousand waits begun in one second: the busiest second of a later minute has no more than 4 times the mean."""
+    assert max(herd(CANDIDATES[SHIPPED], waits=1_000).values()) < 4.0
+
+
+# Whatever was seen ---------------------------------------------------------------------------------------------------
+
+
+@given(looks, st.floats(0.01, 1e4), st.floats(0.0, 1e5), jitters)
+def test_sleep_lies_between_poke_interval_and_max_wait(seen, poke_interval, more, jitter):
+    max_wait = poke_interval + more
+    history = None
+    for at, status, processed, total in seen:
+        history = remember(history, at=at, status=status, processed=processed, total=total)
+        seconds = seconds_to_next_look(history, poke_interval=poke_interval, max_wait=max_wait, jitter=jitter)
+        assert poke_interval <= seconds <= max_wait
+
+
+@given(looks)
+def test_time_left_is_none_or_a_finite_number(seen):
+    left = seconds_left(history_of(*seen))
+    assert left is None or (left >= 0 and math.isfinite(left))
+
+
+@given(looks)
+def test_history_keeps_the_most_rows_seen_in_a_phase(seen):
+    """Rows that go backwards count as standing still."""
+    history = history_of(*seen)
+    phase = []
+    for _, status, processed, _ in reversed(seen):
+        if status != history.status:
+            break
+        phase.append(processed)
+    assert history.processed == max((rows for rows in phase if rows is not None), default=None)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**6), st.floats(1.0, 1e5), jitters, st.integers(1, 10**9))
+def test_more_rows_left_never_shorten_the_sleep(rows, rest, took, jitter, more):
+    near = running((1.0, 0), (1.0 + took, rows), total=rows + rest)
+    assert choose(near, jitter=jitter) <= choose(near._replace(total=rows + rest + more), jitter=jitter)
+
+
+@given(st.integers(1, 10**6), st.floats(1.0, 1e5), st.floats(0.0, 1.0), jitters)
+def test_near_the_end_the_sleep_is_poke_interval(rows, took, near, jitter):
+    """With no more than two poke intervals left, jitter or not."""
+    rest = int(near * 2 * POKE * rows / took)
+    history = running((1.0, 0), (1.0 + took, rows), total=rows + rest)
+    assert choose(history, jitter=jitter) == POKE
+
+
+@given(st.floats(1.0, 500.0), jitters)
+def test_a_commit_is_looked_at_every_poke_interval(age, jitter):
+    history = history_of((0.0, "running", 9, 10), (60.0, "committing", 10, 10), (60.0 + age, "committing", 10, 10))
+    assert choose(history, jitter=jitter) == POKE
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "committing", "paused"])
+def test_nothing_new_lengthens_the_sleep(status):
+    history = history_of((0.0, "", None, None), (5.0, status, None, None))
+    sleeps = []
+    for at in (10.0, 100.0, 1_000.0, 10_000.0):
+        history = remember(history, at=at, status=status, processed=None, total=None)
+        sleeps.append(choose(history, jitter=0.0))
+    assert sleeps == sorted(sleeps)
+    assert sleeps[-1] > 4 * POKE
+
+
+def test_a_queue_is_looked_at_less_than_a_run_of_unknown_length():
+    queued, blind = (history_of((0.0, "", None, None), (5.0, s, 0, 0), (85.0, s, 0, 0)) for s in ("queued", "running"))
+    assert choose(queued, jitter=0.0) == 2 * choose(blind, jitter=0.0) == 40.0
+
+
+# Jitter --------------------------------------------------------------------------------------------------------------
+
+
+@given(looks.map(lambda seen: seen[:1]), jitters, jitters)
+def test_first_sleeps_of_two_waits_differ_as_their_jitter_does(seen, one, other):
+    sleeps = [choose(history_of(*seen), jitter=jitter) for jitter in (one, other)]
+    assert abs(sleeps[0] - sleeps[1]) == pytest.approx(POKE * abs(one - other), abs=1e-9)
+
+
+@given(jitters, jitters)
+def test_sleeps_far_from_the_end_differ_as_jitter_does(one, other):
+    far = running((5.0, 0), (65.0, 1), (125.0, 2))
+    sleeps = [choose(far, jitter=jitter) for jitter in (one, other)]
+    assert sleeps[0] <= LONGEST
+    assert abs(sleeps[0] - sleeps[1]) == pytest.approx(0.25 * LONGEST * abs(one - other), rel=1.0, abs=1e-9)
+
+
+def test_where_max_wait_is_poke_interval_every_sleep_is():
+    for history in (history_of((0.0, "queued", None, None)), running((5.0, 0), (65.0, 1))):
+        assert seconds_to_next_look(history, poke_interval=POKE, max_wait=POKE, jitter=0.7) == POKE
+
+
+# The estimate --------------------------------------------------------------------------------------------------------
+
+
+def test_time_left_is_rows_left_at_the_speed_of_the_last_movement():
+    assert seconds_left(running((10.0, 0), (20.0, 100))) == pytest.approx(90.0)
+
+
+def test_a_change_of_pace_is_followed_at_once():
+    """Ten times slower in the last minute: the estimate is within a fifth of what that pace gives."""
+    assert seconds_left(running((10.0, 0), (70.0, 600), (130.0, 660))) == pytest.approx(340.0, rel=0.5)
+    assert seconds_left(running((10.0, 0), (70.0, 60), (130.0, 660))) == pytest.approx(34.0, rel=0.2)
+
+
+def test_a_batch_in_the_making_shortens_the_time_left():
+    batch = running((0.5, 0), (60.5, 250))
+    assert seconds_left(remember(batch, at=90.5, status="running", processed=250, total=1_000)) == pytest.approx(150.0)
+
+
+def test_a_stall_shortens_the_time_left_by_no_more_than_a_batch():
+    stalled = remember(running((0.5, 0), (60.5, 250)), at=36_000.0, status="running", processed=250, total=1_000)
+    assert seconds_left(stalled) == pytest.approx(120.0)
+
+
+def test_a_stall_at_the_last_row_is_looked_at_ever_less():
+    trace = replace(next(corpus(traces_each=1)), queued=0.0, running=36_000.0, committing=1.0, rows=1_000)
+    stuck = replace(trace, curve=lambda share: min(share * 360, 0.9995))
+    run = simulate(Shipped, stuck, random.Random(1))
+    assert run.polls < 700
+    assert run.delay <= LONGEST
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        running((5.0, 0)),
+        running((5.0, 0), (10.0, 0)),
+        running((5.0, 0), (10.0, 5), total=None),
+        running((5.0, 0), (10.0, 5), total=0),
+        running((5.0, 0), (10.0, 1_000)),
+        history_of((0.0, "running", 0, 10), (5.0, "running", 5, 10), (9.0, "committing", 5, 10)),
+    ],
+    ids=["first look", "none moved", "no total", "total of 0", "all done", "new status"],
+)
+def test_time_left_is_none_where_nothing_tells(history):
+    assert seconds_left(history) is None
+
+
+# The benchmark -------------------------------------------------------------------------------------------------------
+
+
+def test_candidate_without_arguments_is_the_shipped_schedule():
+    """So that each loser differs from it in what its name says."""
+    for trace in corpus(traces_each=2, seed=3):
+        runs = [simulate(policy, trace, random.Random(4)) for policy in (Shipped, Candidate)]
+        assert runs[0].polls == runs[1].polls
+        assert runs[0].delay == pytest.approx(runs[1].delay, abs=1e-6)
+
+
+@pytest.mark.parametrize("interval", [5.0, 45.0])
+def test_fixed_intervals_are_reckoned_as_simulation_gives(interval):
+    for trace in corpus(traces_each=2, seed=3, durations=(60.0, 600.0)):
+        reckoned = fixed(interval, trace, random.Random(4))
+        assert reckoned == pytest.approx(simulate(partial(Fixed, interval), trace, random.Random(4)))
+
+
+def test_traces_only_go_forward_and_end():
+    order = ["queued", "running", "committing", "completed"]
+    for trace in corpus(traces_each=3, seed=5, durations=(60.0, 3_600.0)):
+        seen = [trace.at(trace.ends_at * i / 300) for i in range(302)]
+        assert seen[-1] == ("completed", trace.rows, trace.rows)
+        assert all(order.index(a[0]) <= order.index(b[0]) for a, b in pairwise(seen))
+        rows = [processed for _, processed, _ in seen if processed is not None]
+        assert rows == sorted(rows)
+
+
+def test_the_corpus_is_the_same_for_the_same_seed():
+    def runs(seed: int):
+        return measure(partial(simulate, Shipped), corpus(traces_each=1, seed=seed, durations=(600.0,)))
+
+    assert runs(1) == runs(1) != runs(2)
+    assert {family for family, _ in runs(1)} == set(FAMILIES)
