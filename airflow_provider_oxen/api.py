@@ -28,7 +28,7 @@ from airflow_provider_oxen.exceptions import (
     OxenRequestError,
     OxenServerError,
 )
-from airflow_provider_oxen.models import Evaluation, EvaluationRef, read_progress, read_status
+from airflow_provider_oxen.models import Evaluation, EvaluationRef, read_progress, read_status, read_text
 from airflow_provider_oxen.parameters import check_path_parameter
 
 __all__ = [
@@ -145,8 +145,8 @@ def read_evaluation(document: Mapping[str, Any]) -> Evaluation:
 
     :raises ValueError: it has no usable ``id`` or ``status``; every other field may be missing.
     """
-    evaluation_id, status = document.get("id"), document.get("status")
-    if not isinstance(evaluation_id, str) or not evaluation_id:
+    evaluation_id, status = read_text(document.get("id")), document.get("status")
+    if not evaluation_id:
         raise ValueError("it has no id")
     if not isinstance(status, str) or not status:
         raise ValueError("it has no status")
@@ -177,7 +177,7 @@ def read_user_response(request: Request, response: Response, *, now: datetime) -
 
 def _read_envelope(request: Request, response: Response, now: datetime) -> Mapping[str, Any]:
     """Read the wrapper every answer has, or raise what its status code or its words say."""
-    envelope = _decode(response)
+    envelope = _decode(request, response)
     status_code = response.status_code
     if status_code == 200 and envelope is not None:
         envelope_status = envelope.get("status")
@@ -240,16 +240,29 @@ def _without_secret(request: Request, response: Response) -> Response:
     return Response(response.status_code, headers, body)
 
 
-def _decode(response: Response) -> Mapping[str, Any] | None:
+def _decode(request: Request, response: Response) -> Mapping[str, Any] | None:
     """Decode a body that is a JSON object; None for any other."""
     # Imported here: the rest of the module serves callers that read no response.
     import msgspec
 
     try:
         value = msgspec.json.decode(response.body)
+        if b"\\" in response.body:
+            value = _strike(value, request.secret)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _strike(value: Any, secret: str) -> Any:
+    """Strike the key out of decoded texts: written with JSON's escapes, it was not seen in the bytes."""
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, dict):
+        return {_strike(key, secret): _strike(inner, secret) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_strike(inner, secret) for inner in value]
+    return value
 
 
 def _error(
@@ -305,7 +318,7 @@ def _redirect_target(request: Request, response: Response) -> str:
     location = response.headers.get("location", "")
     try:
         parts = urlsplit(urljoin(request.url, location))
-        host = parts.hostname or ""
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "an address that is none"

@@ -128,8 +128,8 @@ def _read_address(
     try:
         parts = urlsplit(host if "://" in host else f"{schema or 'https'}://{host}")
         host_port = parts.port
-    except ValueError as error:
-        raise field_error("host", f"is no host and no URL ({error})") from None
+    except ValueError:  # its text may quote a login
+        raise field_error("host", "is no host and no URL") from None
     if parts.scheme not in _SCHEMES:
         raise field_error("host", f"begins with {parts.scheme}://, but only https:// and http:// are spoken")
     if schema and schema != parts.scheme:
@@ -143,6 +143,8 @@ def _read_address(
         raise field_error("host", f"is no host name: {name!r}")
     if any(not "!" <= c <= "~" or c in '"<>\\^`{|}' for c in parts.path):
         raise field_error("host", "holds characters that cannot stand in a URL's path")
+    if host_port == 0:
+        raise field_error("host", "has the port 0, where nothing listens")
     own_port = _read_port(field_error, port)
     if own_port and host_port and own_port != host_port:
         raise field_error("port", f"says {own_port}, but the host says {host_port}: leave one of them out")
@@ -205,6 +207,7 @@ def _read_proxy(field_error: _FieldError, value: object) -> str | None:
     try:
         parts = urlsplit(value.strip()) if isinstance(value, str) else None
         usable = parts is not None and parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        usable = usable and " " not in str(value).strip()
     except ValueError:
         usable = False
     if not usable or not str(value).strip().isascii() or not str(value).strip().isprintable():

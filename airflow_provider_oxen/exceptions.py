@@ -95,7 +95,7 @@ class OxenRequestError(OxenError):
         return f"{start}{where}{self.problem}{words}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        named = {name: value for name, value in vars(self).items() if name != "problem"}
+        named = {name: value for name, value in vars(self).items() if name not in ("problem", "__notes__")}
         return _rebuild, (type(self), (self.problem,), named)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pendulum import DateTime
 
-__all__ = ["Evaluation", "EvaluationRef", "EvaluationStatus", "Progress", "read_progress", "read_status"]
+__all__ = ["Evaluation", "EvaluationRef", "EvaluationStatus", "Progress", "read_progress", "read_status", "read_text"]
 
 #: Longest text handed on, in characters: an event and an XCom are rows in Airflow's database.
 _TEXT_LIMIT = 4_000
@@ -161,22 +161,22 @@ class Evaluation:
         person = self.document.get("created_by")
         if not isinstance(person, Mapping):
             return None
-        return {key: _text(person.get(key)) for key in ("id", "username", "name", "image")}
+        return {key: read_text(person.get(key)) for key in ("id", "username", "name", "image")}
 
     @property
     def error_message(self) -> str | None:
         """The hub's reason, where the status is errored."""
-        return _text(self.document.get("error_message"))
+        return read_text(self.document.get("error_message"))
 
     @property
     def input_type(self) -> str | None:
         """``text``, ``image`` or ``video``; the hub may grow others."""
-        return _text(self.document.get("input_type"))
+        return read_text(self.document.get("input_type"))
 
     @property
     def output_type(self) -> str | None:
         """``text``, ``image``, ``video`` or ``embeddings``; the hub may grow others."""
-        return _text(self.document.get("output_type"))
+        return read_text(self.document.get("output_type"))
 
     @property
     def model(self) -> dict[str, Any] | None:
@@ -184,23 +184,23 @@ class Evaluation:
         model = self.document.get("model")
         if not isinstance(model, Mapping):
             return None
-        plain = ((_text(key), _plain(value)) for key, value in model.items())
+        plain = ((read_text(key), _plain(value)) for key, value in model.items())
         return dict([(key, value) for key, value in plain if key and value is not None][:_MODEL_LIMIT])
 
     @property
     def name(self) -> str | None:
         """What a person called it."""
-        return _text(self.document.get("name"))
+        return read_text(self.document.get("name"))
 
     @property
     def prompt(self) -> str | None:
         """The prompt template. Left out of :meth:`to_dict`: it may be long, and it may be confidential."""
-        return _text(self.document.get("prompt"))
+        return read_text(self.document.get("prompt"))
 
     @property
     def repository_id(self) -> str | None:
         """The hub's id of the repository."""
-        return _text(self.document.get("repository_id"))
+        return read_text(self.document.get("repository_id"))
 
     @property
     def resource(self) -> dict[str, str | None] | None:
@@ -208,22 +208,22 @@ class Evaluation:
         resource = self.document.get("resource")
         if not isinstance(resource, Mapping):
             return None
-        return {key: _text(resource.get(key)) for key in ("path", "version")}
+        return {key: read_text(resource.get(key)) for key in ("path", "version")}
 
     @property
     def target_branch(self) -> str | None:
         """The branch the results are committed to."""
-        return _text(self.document.get("target_branch"))
+        return read_text(self.document.get("target_branch"))
 
     @property
     def target_column(self) -> str | None:
         """The column the results are written to."""
-        return _text(self.document.get("target_column"))
+        return read_text(self.document.get("target_column"))
 
     @property
     def target_path(self) -> str | None:
         """The file the results are written to, inside the repository."""
-        return _text(self.document.get("target_path"))
+        return read_text(self.document.get("target_path"))
 
     @property
     def ran_for_seconds(self) -> float | None:
@@ -286,13 +286,13 @@ def read_progress(value: object) -> Progress:
 
 def read_status(value: str) -> EvaluationStatus | str:
     """Read the contract's ``status``; a word it does not know stays plain text."""
-    return _KNOWN.get(value) or _text(value) or ""
+    return _KNOWN.get(value) or read_text(value) or ""
 
 
 _KNOWN = {status.value: status for status in EvaluationStatus}
 
 
-def _text(value: object) -> str | None:
+def read_text(value: object) -> str | None:
     """
     Read a text, in a form every database takes.
 
@@ -316,16 +316,20 @@ def _count(value: object) -> int | None:
 
 def _number(value: object) -> float | None:
     """Read a finite number; a count too large for a float is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _COUNT_LIMIT:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _plain(value: object) -> str | int | float | bool | None:
     """Read a value that is no object and no list."""
     if isinstance(value, bool):
         return value
-    return _text(value) if isinstance(value, str) else _number(value)
+    return read_text(value) if isinstance(value, str) else _number(value)
 
 
 def _moment(value: object) -> DateTime | None:

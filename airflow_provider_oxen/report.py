@@ -77,13 +77,14 @@ def describe_outcome(ref: EvaluationRef, outcome: Outcome) -> str:
             by = "" if outcome.deadline is None else f" by {_instant(outcome.deadline)}"
             text = f"Timed out: {ref} had not ended{by}, the deadline of the task. {_last_seen(evaluation)}"
         case OutcomeReason.REFUSED:
-            text = f"Cannot wait for {ref}: {outcome.error}"
+            text = f"Cannot wait for {ref}: {outcome.error or 'the reason was not told'}"
         case OutcomeReason.UNREACHABLE:
             text = (
                 f"Gave up on {ref}: the hub could not be asked for longer than retry_window. {_last_seen(evaluation)}"
             )
         case OutcomeReason.LOST:
-            text = f"The wait for {ref} ended without a result, so the gate stays shut: {outcome.error}"
+            why = outcome.error or "nobody knows why"
+            text = f"The wait for {ref} ended without a result, so the gate stays shut: {why}"
     if outcome.error and outcome.reason in (OutcomeReason.TIMEOUT, OutcomeReason.UNREACHABLE):
         text = f"{text} Last failure: {outcome.error}"
     return f"{_sentence(text)} {_where(ref, outcome)}".rstrip()
@@ -152,7 +153,10 @@ def _percent(fraction: float) -> str:
 
 
 def _instant(epoch_seconds: float) -> str:
-    return datetime.fromtimestamp(epoch_seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.fromtimestamp(epoch_seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "the end of time"
 
 
 def _capital(ref: EvaluationRef) -> str:

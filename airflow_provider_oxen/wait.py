@@ -35,6 +35,7 @@ well-formed ``completed`` of the evaluation that was asked for opens the gate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -159,9 +160,15 @@ class Outcome:
             evaluation=evaluation,
             error=error if isinstance(error, str) else None,
             hub=hub if isinstance(hub, str) else None,
-            deadline=deadline if isinstance(deadline, (int, float)) else None,
-            at=at if isinstance(at, (int, float)) else None,
+            deadline=_read_instant(deadline),
+            at=_read_instant(at),
         )
+
+
+def _read_instant(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 Step: TypeAlias = Sleep | Outcome
@@ -231,17 +238,16 @@ class Wait:
     def _look_at_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         if not isinstance(error, OxenTransientError):
             return replace(self, looks=self.looks + 1), self.end(OutcomeReason.REFUSED, error, now=now)
-        limited = isinstance(error, OxenRateLimitError)
-        failing_since = self.failing_since
-        if failing_since is None and not limited:
-            failing_since = now
+        failing_since: float | None = now if self.failing_since is None else self.failing_since
+        if isinstance(error, OxenRateLimitError):  # a hub that asks for patience is not out of reach
+            failing_since = None
         wait = replace(self, looks=self.looks + 1, failures=self.failures + 1, failing_since=failing_since)
         if now >= self.deadline:
             return wait, wait.end(OutcomeReason.TIMEOUT, error, now=now)
         give_up_at = self.deadline
         if failing_since is not None and self.retry_window is not None:
             give_up_at = min(give_up_at, failing_since + self.retry_window)
-        if not limited and now >= give_up_at:
+        if now >= give_up_at:
             return wait, wait.end(OutcomeReason.UNREACHABLE, error, now=now)
         backoff = backoff_seconds(
             wait.failures, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
@@ -250,8 +256,7 @@ class Wait:
         pause = error.retry_after_seconds or 0.0
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
-        latest = self.deadline if limited else give_up_at
-        return wait, Sleep(max(min(max(backoff, pause), latest - now), _SHORTEST_SLEEP))
+        return wait, Sleep(max(min(max(backoff, pause), give_up_at - now), _SHORTEST_SLEEP))
 
     def end(self, reason: OutcomeReason, error: OxenError | None = None, *, now: float) -> Outcome:
         """Make the outcome of a wait that ends as it stands."""

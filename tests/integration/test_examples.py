@@ -18,7 +18,7 @@ def test_example_loads_without_errors(file: Path) -> None:
     except ImportError:
         from airflow.models.dagbag import DagBag
 
-    bag = DagBag(dag_folder=str(file), include_examples=False)
+    bag = DagBag(dag_folder=str(file))
 
     assert bag.import_errors == {}
     assert set(bag.dags) == {file.stem}
