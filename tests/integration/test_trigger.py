@@ -7,6 +7,7 @@ import gc
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -225,7 +226,7 @@ async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub:
 
 def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
     """
-    In a fresh interpreter, first imports included, no step of a wait holds the loop for long.
+    In a fresh interpreter, first imports included, no step of a wait holds the loop for 100 ms.
 
     asyncio's debug mode reports slow steps; a watchdog on the loop measures how late its own ticks are.
     """
@@ -257,12 +258,15 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
         slow = [text for text in slow if "took" in text]
         print("RESULT", outcome, worst, slow)
     """)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # Compiled once beforehand, as every installed package is: compiling holds the interpreter's lock.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", "import aiohttp, msgspec, pendulum, ssl"], env=env, check=True)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
     line = next(line for line in result.stdout.splitlines() if line.startswith("RESULT"))
     _, outcome, worst, slow = line.split(maxsplit=3)
 
     assert outcome == "completed"
-    assert float(worst) < 0.25, result.stdout  # importing in a thread takes the interpreter's lock for a while
+    assert float(worst) < 0.1, result.stdout
     assert slow == "[]"
 
 
