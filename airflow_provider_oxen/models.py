@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pendulum import DateTime
 
-__all__ = ["Evaluation", "EvaluationRef", "EvaluationStatus", "Progress", "read_progress", "read_status", "read_text"]
+__all__ = [
+    "Evaluation",
+    "EvaluationRef",
+    "EvaluationStatus",
+    "Progress",
+    "read_number",
+    "read_progress",
+    "read_status",
+    "read_text",
+]
 
 #: Longest text handed on, in characters: an event and an XCom are rows in Airflow's database.
 _TEXT_LIMIT = 4_000
@@ -142,7 +151,7 @@ class Evaluation:
     @property
     def credits_used(self) -> float | None:
         """Oxen credits spent."""
-        return _number(self.document.get("credits_used"))
+        return read_number(self.document.get("credits_used"))
 
     @property
     def sample_count(self) -> int | None:
@@ -314,7 +323,7 @@ def _count(value: object) -> int | None:
     return value
 
 
-def _number(value: object) -> float | None:
+def read_number(value: object) -> float | None:
     """Read a finite number; a count too large for a float is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -329,7 +338,7 @@ def _plain(value: object) -> str | int | float | bool | None:
     """Read a value that is no object and no list."""
     if isinstance(value, bool):
         return value
-    return read_text(value) if isinstance(value, str) else _number(value)
+    return read_text(value) if isinstance(value, str) else read_number(value)
 
 
 def _moment(value: object) -> DateTime | None:

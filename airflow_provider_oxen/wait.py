@@ -35,7 +35,6 @@ well-formed ``completed`` of the evaluation that was asked for opens the gate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -47,7 +46,7 @@ from airflow_provider_oxen.exceptions import (
     OxenRateLimitError,
     OxenTransientError,
 )
-from airflow_provider_oxen.models import Evaluation, EvaluationStatus
+from airflow_provider_oxen.models import Evaluation, EvaluationStatus, read_number
 from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_look
 
 __all__ = ["Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
@@ -160,15 +159,9 @@ class Outcome:
             evaluation=evaluation,
             error=error if isinstance(error, str) else None,
             hub=hub if isinstance(hub, str) else None,
-            deadline=_read_instant(deadline),
-            at=_read_instant(at),
+            deadline=read_number(deadline),
+            at=read_number(at),
         )
-
-
-def _read_instant(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 Step: TypeAlias = Sleep | Outcome

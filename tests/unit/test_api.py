@@ -357,6 +357,7 @@ def test_user_response_without_a_user_is_an_error(status_code: int, kind: str) -
         (401, '{"status": "error", "status_message": "%s"}'),
         (503, '{"error": {"detail": "%s"}}'),
         (200, '{"status": "%s"}'),
+        (200, '{"status": [{"%s": 1}]}'),
         (200, '{"evaluation": {"id": "%s", "status": "running"}}'),
     ],
 )

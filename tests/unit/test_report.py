@@ -180,6 +180,12 @@ def test_timeout() -> None:
     )
 
 
+@pytest.mark.parametrize("deadline", [1e300, 1e17, -1e12])
+def test_deadline_beyond_the_calendar_is_told_without_a_date(deadline: float) -> None:
+    """A deadline no calendar has does not keep a timeout from being told."""
+    assert "Timed out: evaluation e-1 of ox/customer-intents had not ended" in _outcome("timeout", deadline=deadline)
+
+
 def test_timeout_of_an_evaluation_never_seen() -> None:
     """A wait that never had an answer says so."""
     assert "It was never seen. Last failure: down. " in _outcome("timeout", deadline=T0, error="down")
