@@ -2,15 +2,17 @@
 Send one request, return status code, headers and body: twice, with requests and with aiohttp.
 
 The two transports do nothing else. They agree on what limits a response (``MAX_BODY_BYTES``, and the configured
-timeout from first to last byte), on never following a redirect, on taking nothing from the environment (proxies and
-``.netrc`` are read by one library and not the other), and on the errors they raise: each has a table that maps its
-library's exceptions to ours, by class and never by text.
+timeout from first to last byte), on never following a redirect, on the CAs they trust, on taking no proxy and no
+``.netrc`` from the environment (which one library reads and the other does not), and on the errors they raise: each
+has a table that maps its library's exceptions to ours, by class and never by text.
 
 requests and aiohttp are imported on first use: a DAG file that is parsed needs neither.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -44,12 +46,26 @@ def sync_session(config: ClientConfig) -> Iterator[requests.Session]:
     import requests
     from requests.adapters import HTTPAdapter
 
+    context = _ssl_context(config)
+
+    class Adapter(HTTPAdapter):
+        """Checks certificates against what the other transport does; requests would bring a list of its own."""
+
+        def init_poolmanager(self, *args: Any, **named: Any) -> None:
+            super().init_poolmanager(*args, ssl_context=context, **named)
+
+        def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+            return super().proxy_manager_for(proxy, ssl_context=context, **named)
+
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
+            conn.cert_reqs = "CERT_NONE" if config.verify is False else "CERT_REQUIRED"
+
     with requests.Session() as session:
         session.trust_env = False
-        session.verify = config.verify
+        session.verify = config.verify is not False
         session.proxies = {"http": config.proxy, "https": config.proxy} if config.proxy else {}
         session.headers["User-Agent"] = _USER_AGENT
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.max_connections, pool_block=True)
+        adapter = Adapter(pool_connections=1, pool_maxsize=config.max_connections, pool_block=True)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         yield session
@@ -65,7 +81,8 @@ def send(session: requests.Session, config: ClientConfig, request: Request) -> R
     import urllib3
 
     give_up_at = time.monotonic() + config.timeout_seconds
-    try:
+
+    def exchange() -> Response:
         with session.get(
             request.url,
             headers=dict(request.headers),
@@ -81,8 +98,36 @@ def send(session: requests.Session, config: ClientConfig, request: Request) -> R
                 if time.monotonic() > give_up_at:
                     raise _timed_out(request, config)
             return Response(response.status_code, _lower(response.headers), bytes(body))
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+
+    try:
+        return _within(config.timeout_seconds, exchange)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
         raise _translate(error, _requests_table(), request, config) from None
+
+
+def _within(seconds: float, call: Callable[[], Response]) -> Response:
+    """
+    Bound a call's whole time, which requests does not: its timeout counts anew with every byte that arrives.
+
+    The call runs on a thread of its own. One that is late is left behind; it ends with what it reads, or with the
+    process.
+    """
+    done: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(call())
+        except BaseException as error:  # noqa: BLE001  # raised again on the thread that waits
+            done.put(error)
+
+    threading.Thread(target=run, name="oxen-request", daemon=True).start()
+    try:
+        result = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 @asynccontextmanager
@@ -126,20 +171,28 @@ async def send_async(session: aiohttp.ClientSession, config: ClientConfig, reque
                 body += chunk
                 _check_size(request, len(body))
             return Response(response.status, _lower(response.headers), bytes(body))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
         raise _translate(error, _aiohttp_table(), request, config) from None
+    except RuntimeError as error:
+        if not session.closed:
+            raise
+        # Another user of the client found the key rotated and closed these connections.
+        raise OxenUnreachableError("the connections were closed meanwhile", request=str(request)) from error
 
 
 def _prepare(config: ClientConfig) -> ssl.SSLContext | bool:
     """Import what a wait on an event loop will need, and make the TLS settings; True where there is no TLS."""
-    import ssl
-
     import aiohttp  # noqa: F401
     import msgspec  # noqa: F401
     import pendulum  # noqa: F401
 
-    if not config.base_url.startswith("https"):
-        return True
+    return _ssl_context(config) if config.base_url.startswith("https") else True
+
+
+def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
+    """Make the TLS settings of both transports: the machine's own CAs, unless the connection names a CA file."""
+    import ssl
+
     if isinstance(config.verify, str):
         return ssl.create_default_context(cafile=config.verify)
     context = ssl.create_default_context()
@@ -161,6 +214,7 @@ def _requests_table() -> _Table:
         (requests.exceptions.SSLError, _tls_failed),
         (requests.Timeout, _too_slow),
         (urllib3.exceptions.TimeoutError, _too_slow),
+        (TimeoutError, _too_slow),
         (requests.exceptions.ProxyError, _proxy_failed),
         (requests.exceptions.ContentDecodingError, _broken_off),
         (requests.exceptions.ChunkedEncodingError, _broken_off),

@@ -9,6 +9,7 @@ and the field, and never the API key.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import ssl
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ DEFAULT_HOST = "hub.oxen.ai"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 #: Enough for thousands of waits (a look takes milliseconds), few enough for a triggerer's open-file limit.
 DEFAULT_MAX_CONNECTIONS = 20
+
+#: A request of a status that takes an hour is a slip of the pen (milliseconds, say).
+_MAX_TIMEOUT_SECONDS = 3_600.0
+#: Beyond this, the limit on open files is met first.
+_MAX_CONNECTIONS = 1_000
 
 _SCHEMES = ("https", "http")
 _EXTRA_FIELDS = ("timeout", "verify", "proxy", "max_connections")
@@ -64,7 +70,7 @@ def read_config(
     schema: str | None = None,
     port: int | str | None = None,
     password: str | None = None,
-    extra: Mapping[str, Any] | None = None,
+    extra: str | Mapping[str, Any] | None = None,
 ) -> ClientConfig:
     """
     Read a connection's fields.
@@ -74,14 +80,15 @@ def read_config(
     :param schema: ``https`` (the default) or ``http``.
     :param port: TCP port; empty: the scheme's own.
     :param password: the API key.
-    :param extra: ``timeout`` (seconds, default 30), ``verify`` (true, false or the path of a CA file), ``proxy``
-        (``http://host:port``), ``max_connections`` (default 20). Numbers and booleans may be text, since the
-        connection form of Airflow 2 stores text. Other keys are named in a warning and go nowhere.
+    :param extra: a JSON object, as text or as mapping: ``timeout`` (seconds, default 30), ``verify`` (true, false or
+        the path of a CA file), ``proxy`` (``http://host:port``), ``max_connections`` (default 20). Numbers and
+        booleans may be text, since the connection form of Airflow 2 stores text. Other keys are named in a warning and
+        go nowhere.
     :return: the configuration.
     :raises OxenConfigError: a field cannot be used; the error names it.
     """
     field_error = _FieldError(conn_id)
-    settings = {key: value for key, value in dict(extra or {}).items() if value not in (None, "")}
+    settings = {key: value for key, value in _read_extra(field_error, extra).items() if value not in (None, "")}
     warnings = []
     if unknown := sorted(str(key) for key in settings if key not in _EXTRA_FIELDS):
         warnings.append(
@@ -116,6 +123,19 @@ class _FieldError:
         return OxenConfigError(problem, field=name, conn_id=self.conn_id)
 
 
+def _read_extra(field_error: _FieldError, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if isinstance(extra, str) and extra.strip():
+        try:
+            extra = json.loads(extra)
+        except ValueError:  # its text may quote a secret
+            raise field_error("extra", 'is no JSON: it must be an object, such as {"timeout": 30}') from None
+    if not extra:
+        return {}
+    if not isinstance(extra, Mapping):
+        raise field_error("extra", 'must be a JSON object, such as {"timeout": 30}')
+    return extra
+
+
 def _read_address(
     field_error: _FieldError, host: str | None, schema: str | None, port: int | str | None
 ) -> SplitResult:
@@ -139,7 +159,12 @@ def _read_address(
     if parts.query or parts.fragment:
         raise field_error("host", "holds a '?' or '#': give the address alone")
     name = parts.hostname or ""
-    if not name or not name.isascii() or any(not (c.isalnum() or c in "-._:") for c in name):
+    labels = name.removesuffix(".").split(".")
+    if (
+        not name.isascii()
+        or any(not (c.isalnum() or c in "-._:") for c in name)
+        or any(not 1 <= len(label) <= 63 for label in labels)
+    ):
         raise field_error("host", f"is no host name: {name!r}")
     if any(not "!" <= c <= "~" or c in '"<>\\^`{|}' for c in parts.path):
         raise field_error("host", "holds characters that cannot stand in a URL's path")
@@ -173,15 +198,15 @@ def _read_key(field_error: _FieldError, password: str | None) -> str:
 
 def _read_timeout(field_error: _FieldError, value: object) -> float:
     number = _to_number(value)
-    if number is None or number <= 0:
-        raise field_error("timeout", f"must be a number of seconds above 0, but is {value!r}")
+    if number is None or not 0 < number <= _MAX_TIMEOUT_SECONDS:
+        raise field_error("timeout", f"must be a number of seconds, above 0 and at most 3600, but is {value!r}")
     return number
 
 
 def _read_max_connections(field_error: _FieldError, value: object) -> int:
     number = _to_number(value)
-    if number is None or not number.is_integer() or number < 1:
-        raise field_error("max_connections", f"must be a whole number, 1 or more, but is {value!r}")
+    if number is None or not number.is_integer() or not 1 <= number <= _MAX_CONNECTIONS:
+        raise field_error("max_connections", f"must be a whole number from 1 to 1000, but is {value!r}")
     return int(number)
 
 

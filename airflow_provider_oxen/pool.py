@@ -55,6 +55,7 @@ class SharedClient:
         self._opening = asyncio.Lock()
         self._opened: AbstractAsyncContextManager[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._quiet_from_monotonic = 0.0
         self._quiet_until_monotonic = 0.0
         self._limits_in_a_row = 0
 
@@ -69,14 +70,15 @@ class SharedClient:
         :raises OxenRequestError: what ``read`` raises; or no response came; or the hub asked for a pause that is
             not over.
         """
-        quiet_for = self._quiet_until_monotonic - time.monotonic()
+        session = self._session or await self._open()
+        sent_at = time.monotonic()
+        quiet_for = self._quiet_until_monotonic - sent_at
         if quiet_for > 0:
             raise OxenRateLimitError(
                 f"not sent: the hub answered 429 and asked for a pause, of which {quiet_for:.1f} s are left",
                 request=str(request),
                 retry_after_seconds=quiet_for,
             )
-        session = self._session or await self._open()
         self.requests += 1
         try:
             response = await send_async(session, self.config, request)
@@ -85,7 +87,7 @@ class SharedClient:
         try:
             answer = read(response)
         except OxenRateLimitError as error:
-            error.retry_after_seconds = self._pause(error.retry_after_seconds)
+            error.retry_after_seconds = self._pause(error.retry_after_seconds, sent_at)
             raise
         self._limits_in_a_row = 0
         return answer
@@ -97,13 +99,17 @@ class SharedClient:
                 self._session = await self._opened.__aenter__()
             return self._session
 
-    def _pause(self, asked_for: float | None) -> float:
-        seconds = asked_for
-        if seconds is None:
-            seconds = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._limits_in_a_row, 20), MAX_RETRY_AFTER_SECONDS)
-        self._limits_in_a_row += 1
-        self._quiet_until_monotonic = max(self._quiet_until_monotonic, time.monotonic() + seconds)
-        return seconds
+    def _pause(self, asked_for: float | None, sent_at: float) -> float:
+        """Begin a pause, or lengthen the one that began while the request was under way; give its seconds."""
+        now = time.monotonic()
+        if sent_at >= self._quiet_from_monotonic:
+            self._limits_in_a_row += 1
+            self._quiet_from_monotonic = now
+        if asked_for is None:
+            doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(self._limits_in_a_row - 1, 20)
+            asked_for = min(doubled, MAX_RETRY_AFTER_SECONDS) - (now - self._quiet_from_monotonic)
+        self._quiet_until_monotonic = max(self._quiet_until_monotonic, now + asked_for)
+        return self._quiet_until_monotonic - now
 
     async def close(self) -> None:
         """Close the connections. For the last who leaves."""

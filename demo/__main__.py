@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,10 @@ class Gate:
     run_state: str = "queued"
 
     @property
+    def name(self) -> str:
+        return self.dag_id.removeprefix("example_oxen_")
+
+    @property
     def ended(self) -> bool:
         return self.run_state in ("success", "failed")
 
@@ -79,7 +83,7 @@ def main() -> int:
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     console = Console()
     shutil.rmtree(_HOME, ignore_errors=True)
@@ -98,10 +102,13 @@ def main() -> int:
                 if keep:
                     name, password = airflow.login
                     console.print(
-                        f"Airflow stays up at {airflow.url} (user {name}, password {password}). Ctrl-C ends it."
+                        f"Airflow stays up at {airflow.url} (user {name}, password {password}). Ctrl-C ends it.",
+                        soft_wrap=True,
+                        highlight=False,
                     )
-                    while True:
-                        signal.pause()
+                    with suppress(KeyboardInterrupt):
+                        while True:
+                            signal.pause()
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was started has been stopped.")
         return 130
@@ -141,7 +148,7 @@ def _refresh(airflow: AirflowStandalone, gate: Gate) -> None:
 
 
 def _progress(gates: list[Gate], hub: LocalHub) -> Table:
-    table = Table("Gate", "Evaluation", "Rows", "Gate task", "Downstream task", title="Waiting without a worker")
+    table = Table("Gate", "Evaluation", "Rows", "Gate task", "Downstream", title="Waiting without a worker")
     for gate in gates:
         documents = [hub.status_of(evaluation_id) for evaluation_id in gate.evaluation_ids]
         done = sum(document["progress"]["processed"] for document in documents if document)
@@ -149,19 +156,19 @@ def _progress(gates: list[Gate], hub: LocalHub) -> Table:
         statuses = Counter(document["status"] if document else "not asked for yet" for document in documents)
         words = ", ".join(status if count == 1 else f"{count} {status}" for status, count in statuses.items())
         bar = ProgressBar(total=rows or 1, completed=done, width=20)
-        table.add_row(gate.dag_id, words, bar, _state(gate.shown("gate")), _state(gate.shown(gate.downstream)))
+        table.add_row(gate.name, words, bar, _state(gate.shown("gate")), _state(gate.shown(gate.downstream)))
     return table
 
 
 def _report(console: Console, gates: list[Gate]) -> None:
     table = Table(
-        "Gate", "Evaluation ended", "Gate task", "Downstream task", "As it should", title="How each gate ended"
+        "Gate", "Evaluation", "Gate task", "Downstream", "As it should", title="How each gate of example_dags ended"
     )
     for gate in gates:
         good = gate.outcome == gate.expected
         wanted = Text("yes", "green") if good else Text(f"no: {' and '.join(gate.expected)} expected", "red")
         ends = ", ".join(end if n == 1 else f"{n} {end}" for end, n in Counter(gate.ends).items())
-        table.add_row(gate.dag_id, ends, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
+        table.add_row(gate.name, ends, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
     console.print(table)
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -128,15 +129,8 @@ class AirflowStandalone:
         """Stop every process of Airflow's, by force where they do not stop by themselves."""
         self._session.close()
         processes, self._processes = list(self._processes.values()), {}
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-            deadline = time.monotonic() + _STOP_LIMIT_SECONDS
-            while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
-                time.sleep(0.1)
-        for process in processes:
-            process.wait()
+        with _signals_ignored():
+            _stop_groups(processes)
 
     def get(self, path: str, **params: Any) -> Any:
         """Ask Airflow's REST API."""
@@ -259,3 +253,30 @@ def _group_lives(process: subprocess.Popen[bytes]) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _stop_groups(processes: list[subprocess.Popen[bytes]]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        deadline = time.monotonic() + _STOP_LIMIT_SECONDS
+        while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
+            time.sleep(0.1)
+    for process in processes:
+        process.wait()
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Let nobody interrupt the stopping, or something would go on running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -6,6 +6,7 @@ import configparser
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -117,12 +118,13 @@ def test_every_public_thing_has_a_docstring() -> None:
 
 def test_parsing_a_dag_imports_little() -> None:
     """
-    Importing the sensor loads no HTTP library, few modules, and takes at most 15 ms beyond ``airflow.sdk``.
+    Importing the sensor loads no HTTP library, few modules, and takes at most 15 ms after ``airflow.sdk``.
 
-    The least of several runs counts: the others measured the machine.
+    The least of several runs counts: the others measured the machine. Modules are compiled, as installed ones are.
     """
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     program = (
-        "import sys, time; from airflow.providers.common.compat.sdk import BaseSensorOperator, BaseHook;"
+        "import sys, time, airflow.sdk;"
         "before = set(sys.modules); began = time.perf_counter();"
         "import airflow_provider_oxen.sensors.oxen;"
         "took = time.perf_counter() - began;"
@@ -130,12 +132,14 @@ def test_parsing_a_dag_imports_little() -> None:
     )
     runs = []
     for _ in range(5):
-        output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env
+        ).stdout
         _, took, modules = next(line for line in output.splitlines() if "RESULT" in line).split(maxsplit=2)
         runs.append(float(took))
 
     assert not {"requests", "aiohttp", "msgspec", "pendulum"} & {name.split(".")[0] for name in eval(modules)}  # noqa: S307
-    assert len(eval(modules)) <= 12, modules  # noqa: S307
+    assert len([name for name in eval(modules) if not name.startswith("airflow.sdk")]) <= 12, modules  # noqa: S307
     assert min(runs) <= 15
 
 

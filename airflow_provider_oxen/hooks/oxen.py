@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_oxen.api import (
@@ -114,25 +114,23 @@ class OxenHook(BaseHook):
         """
         with _lookup_errors(self.oxen_conn_id):
             connection = self.get_connection(self.oxen_conn_id)
-            extra = connection.extra_dejson
-        return self._read_config(connection, extra)
+        return self._read_config(connection)
 
     async def aget_config(self) -> ClientConfig:
         """Read the Airflow connection without blocking the event loop. As :meth:`get_config`."""
         with _lookup_errors(self.oxen_conn_id):
             connection = await get_async_connection(self.oxen_conn_id, hook=self)
-            extra = await get_async_extra_dejson(connection)
         # In a thread, because a CA file may have to be read.
-        return await asyncio.to_thread(self._read_config, connection, extra)
+        return await asyncio.to_thread(self._read_config, connection)
 
-    def _read_config(self, connection: Any, extra: dict[str, Any]) -> ClientConfig:
+    def _read_config(self, connection: Any) -> ClientConfig:
         config = read_config(
             self.oxen_conn_id,
             host=connection.host,
             schema=connection.schema,
             port=connection.port,
             password=connection.password,
-            extra=extra,
+            extra=connection.extra,  # not extra_dejson, which drops what is no JSON
         )
         for warning in config.warnings:
             self.log.warning("%s", warning[:1].upper() + warning[1:])
@@ -269,7 +267,8 @@ def _lookup_errors(conn_id: str) -> Iterator[None]:
         yield
     except AirflowNotFoundException as error:
         raise OxenConfigError(
-            "there is no such connection. Define it in the UI, or as an environment variable, or in a secrets backend",
+            "there is no such connection, or Airflow cannot read it. Define it in the UI, as an environment variable "
+            "or in a secrets backend; in a URI, the API key has to be percent-encoded",
             field="conn_id",
             conn_id=conn_id,
         ) from error

@@ -6,6 +6,7 @@ Imports are few and late here: this module is imported whenever a DAG file that 
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen.parameters import check_path_parameter
 
@@ -79,19 +81,33 @@ class OxenEvaluationSensor(BaseSensorOperator):
         retry_window: timedelta | float = 600,
         **kwargs: Any,
     ) -> None:
+        for name, duration in (
+            ("poke_interval", poke_interval),
+            ("max_wait", max_wait),
+            ("retry_window", retry_window),
+            ("timeout", kwargs.get("timeout")),
+        ):
+            _check_duration(name, duration)
         super().__init__(poke_interval=poke_interval, max_wait=max_wait, **kwargs)
         self.namespace = namespace
         self.repo_name = repo_name
         self.evaluation_id = evaluation_id
         self.oxen_conn_id = oxen_conn_id
         self.deferrable = deferrable
-        self.retry_window = _to_seconds("retry_window", retry_window)
+        self.retry_window = _to_seconds(retry_window)
         if self.poke_interval <= 0:
             raise ValueError("poke_interval must be above 0 seconds")
-        for name in ("namespace", "repo_name", "evaluation_id"):
-            value = getattr(self, name)
-            if isinstance(value, str) and not _is_template(value):
-                check_path_parameter(name, value)
+        # A mapped task is made anew on its worker, with rendered values: those are execute()'s to judge.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            for name in ("namespace", "repo_name", "evaluation_id"):
+                value = getattr(self, name)
+                if value is None or (isinstance(value, (str, int, float)) and not _is_template(str(value))):
+                    check_path_parameter(name, value)
+        # Airflow 2 counts the time of a deferred task, and ends it on its worker before that can say what was seen.
+        # The deadline below includes execution_timeout on every Airflow; delete this with Airflow 2.
+        self._execution_limit = self.execution_timeout
+        if deferrable and not AIRFLOW_V_3_0_PLUS:
+            self.execution_timeout = None
         if self.deferrable and self.reschedule:
             _warn(
                 "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "
@@ -120,10 +136,10 @@ class OxenEvaluationSensor(BaseSensorOperator):
                         break
                     if self.deferrable:
                         self._defer(wait)
-                    if self.reschedule and not wait.failures:
+                    if self.reschedule and wait.failing_since is None:
                         raise reschedule_exception(datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds))
-                    # A failed look is repeated here even when rescheduling: how long the hub has been out of reach
-                    # is known to this process alone.
+                    # While the hub is out of reach, a look is repeated here even when rescheduling: for how long it
+                    # has been is known to this process alone.
                     time.sleep(step.seconds)
         except AirflowTaskTimeout:  # Airflow's timer of execution_timeout, a moment before our deadline
             step = Outcome(OutcomeReason.TIMEOUT, evaluation=wait.evaluation, deadline=wait.deadline)
@@ -179,8 +195,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
         began = attempt_began_at(context) if self.reschedule and not self.deferrable else None
         began_at = time.time() if began is None else began.timestamp()
         limit = self.timeout
-        if self.execution_timeout is not None:
-            limit = min(limit, self.execution_timeout.total_seconds())
+        if self._execution_limit is not None:
+            limit = min(limit, self._execution_limit.total_seconds())
         max_wait = 0.0 if self.max_wait is None else self.max_wait.total_seconds()
         return Wait(
             evaluation_id=self.evaluation_id,
@@ -266,8 +282,12 @@ def _is_template(value: str) -> bool:
     return any(mark in value for mark in ("{{", "{%", "{#"))
 
 
-def _to_seconds(name: str, value: timedelta | float) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-        raise ValueError(f"{name} must be a timedelta or a number of seconds, 0 or more, but is {value!r}")
-    return float(seconds)
+def _check_duration(name: str, value: object) -> None:
+    if value is None or isinstance(value, timedelta):
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a timedelta or a finite number of seconds, 0 or more, but is {value!r}")
+
+
+def _to_seconds(value: timedelta | float) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)

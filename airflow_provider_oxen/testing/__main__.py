@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from airflow_provider_oxen.testing.hub import LocalHub
 
@@ -40,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with LocalHub(port=options.port, api_key=options.api_key) as hub:
+    with ExitStack() as stack:
+        try:
+            hub = stack.enter_context(LocalHub(port=options.port, api_key=options.api_key))
+        except OSError as error:
+            parser.error(f"port {options.port} cannot be used ({error.strerror})")
         print(f"Oxen hub at {hub.url}")
         print(f"AIRFLOW_CONN_OXEN_DEFAULT={hub.connection_uri}")
         for end, seconds in options.evaluation:

@@ -60,6 +60,32 @@ def test_unknown_extra_field_is_named_in_a_warning(
     assert "time_out" not in str(oxen_hub.requests)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"conn_type": "oxen", "password": "key-1", "extra": "[1]"}',
+        '{"conn_type": "oxen", "password": "key-1", "extra": "not json"}',
+    ],
+)
+@pytest.mark.parametrize("read", [OxenHook.get_config, lambda hook: asyncio.run(hook.aget_config())])
+def test_extra_that_is_no_object_is_named(
+    monkeypatch: pytest.MonkeyPatch, written: str, read: Callable[[OxenHook], object]
+) -> None:
+    """Extra fields that cannot be read are an error: left out silently, ``verify`` or ``proxy`` would be lost."""
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", written)
+
+    with pytest.raises(OxenConfigError, match="field 'extra'"):
+        read(OxenHook())
+
+
+def test_connection_that_airflow_cannot_read_is_said_to_be_perhaps_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URI whose key was not encoded is no connection to Airflow; the error says what may be the matter."""
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", '{"conn_type": "oxen", "passw')
+
+    with pytest.raises(OxenConfigError, match="percent-encoded"):
+        OxenHook().get_config()
+
+
 def test_making_a_hook_reads_nothing() -> None:
     """A hook for a connection that does not exist can be made: nothing is looked up before the first request."""
     assert OxenHook("nowhere").oxen_conn_id == "nowhere"

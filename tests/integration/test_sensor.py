@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Alter, Fault, Respond
@@ -348,9 +349,17 @@ def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("namespace", ""), ("repo_name", "a/b"), ("evaluation_id", ".."), ("evaluation_id", "None"), ("namespace", " ox")],
+    [
+        ("namespace", ""),
+        ("repo_name", "a/b"),
+        ("evaluation_id", ".."),
+        ("evaluation_id", "None"),
+        ("namespace", " ox"),
+        ("evaluation_id", None),
+        ("evaluation_id", 7),
+    ],
 )
-def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: str) -> None:
+def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
     """An argument that could never be sent is refused as the sensor is made, with its name."""
     arguments = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x", argument: value}
 
@@ -366,6 +375,56 @@ def test_bad_duration_is_refused_when_the_dag_is_parsed(argument: str, value: ob
     """A duration that makes no sense is refused as the sensor is made, with its name."""
     with pytest.raises((ValueError, AirflowException), match=argument):
         OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **{argument: value})
+
+
+@pytest.mark.parametrize("name", ["poke_interval", "max_wait", "timeout", "retry_window"])
+def test_endless_duration_is_refused_when_the_dag_is_parsed(name: str) -> None:
+    """Infinity cannot be stored with a trigger, nor does it mean anything."""
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **{name: float("inf")})
+
+
+def test_bad_value_of_a_mapped_task_is_judged_when_it_runs(oxen_hub: LocalHub) -> None:
+    """A mapped task is made anew on its worker; a bad value must not fail there, beyond ``soft_fail`` and XCom."""
+    sensor = OxenEvaluationSensor(
+        task_id="g", namespace="ox", repo_name="r", evaluation_id="a/b", soft_fail=True, _airflow_from_mapped=True
+    )
+
+    with pytest.raises(AirflowSkipException, match="argument 'evaluation_id'"):
+        sensor.execute({"ti": FakeTaskInstance()})
+
+    assert oxen_hub.requests == []
+
+
+def test_airflow_2_does_not_count_the_time_of_a_deferred_task_itself() -> None:
+    """On Airflow 2, which would end the task before it can say what was seen, the sensor alone counts the time."""
+    limit = timedelta(seconds=90)
+    arguments = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x", "execution_timeout": limit}
+    deferred = OxenEvaluationSensor(task_id="g", **arguments)
+    poking = OxenEvaluationSensor(task_id="g", deferrable=False, **arguments)
+
+    assert deferred.execution_timeout == (limit if AIRFLOW_V_3_0_PLUS else None)
+    assert poking.execution_timeout == limit
+    for sensor in (deferred, poking):
+        assert sensor._begin({"ti": FakeTaskInstance()}).deadline == pytest.approx(time.time() + 90, abs=5)
+
+
+def test_rescheduled_task_does_not_hold_its_worker_through_a_rate_limit(oxen_hub: LocalHub) -> None:
+    """A pause that the hub asks for is waited out without a worker, as any other time between two looks."""
+    faults = (Fault(Respond(429, headers={"Retry-After": "900"})),)
+    sensor = OxenEvaluationSensor(
+        task_id="g",
+        namespace="ox",
+        repo_name="r",
+        evaluation_id=oxen_hub.add_evaluation(faults=faults),
+        deferrable=False,
+        mode="reschedule",
+    )
+
+    with pytest.raises(RescheduleException) as rescheduled:
+        sensor.execute({"ti": FakeTaskInstance()})
+
+    assert (rescheduled.value.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds() > 890
 
 
 @pytest.mark.parametrize("rendered", ["", "None", "a/b", 7])

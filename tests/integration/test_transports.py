@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -30,7 +32,7 @@ from airflow_provider_oxen.models import Evaluation, EvaluationRef
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Fetch = Callable[[str], Evaluation]
@@ -230,6 +232,52 @@ def test_certificate_check_can_be_switched_off(
     # urllib3 warns of each such request, rightly.
     with pytest.warns() if fetch.__name__ == "with_requests" else monkeypatch.context():
         assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+
+
+def test_transports_trust_the_same_cas(
+    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without ``verify``, both transports trust what this machine trusts, and not a list one library brings."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+    assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+
+
+@pytest.fixture
+def trickling_headers(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # its connection is replaced
+    """Run a server that sends one header line after the other, for ever."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=trickle, args=(connection,), daemon=True).start()
+
+    def trickle(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for number in range(90):
+                connection.sendall(f"X-{number}: 1\r\n".encode())
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        connection = {"conn_type": "oxen", "host": f"http://127.0.0.1:{listener.getsockname()[1]}", "password": "k"}
+        connection["extra"] = {"timeout": 0.4}
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
+        yield
+
+
+@pytest.mark.usefixtures("trickling_headers")
+def test_timeout_covers_headers_that_trickle(fetch: Fetch) -> None:
+    """Headers that never end are given up after ``timeout`` as well."""
+    began = time.monotonic()
+
+    with pytest.raises(OxenUnreachableError, match=r"within 0\.4 s"):
+        fetch("any")
+
+    assert time.monotonic() - began < 3
 
 
 def test_proxy_is_used(fetch: Fetch, oxen_hub: LocalHub, set_connection: Callable[..., None]) -> None:

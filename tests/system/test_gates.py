@@ -108,6 +108,23 @@ def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: st
     assert len(hub.requests) > asked
 
 
+def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
+    """Of several mapped gates each has its own outcome; a bad id fails at once, whatever ``retries`` say."""
+    ids = ["completed-1s-m", "errored-1s-m", "a/b", ""]
+    real_airflow.trigger("mapped_gates", "mixed", {"evaluation_ids": ids})
+    real_airflow.wait_for_run("mapped_gates", "mixed")
+
+    found = {
+        (task["task_id"], task["map_index"]): (task["state"], task["try_number"])
+        for task in real_airflow.task_instances("mapped_gates", "mixed")
+        if task["map_index"] >= 0
+    }
+    strict, soft = [[found[task_id, index] for index in range(len(ids))] for task_id in ("strict", "soft")]
+    assert strict == [("success", 1), ("failed", 1), ("failed", 1), ("failed", 1)]
+    assert soft == [("success", 1), ("skipped", 1), ("skipped", 1), ("skipped", 1)]
+    assert "argument 'evaluation_id'" in real_airflow.task_log("mapped_gates", "mixed", "strict", map_index=2)
+
+
 def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
     """Airflow's API offers the connection type with its own fields, and its Test says who it is."""
     forms = {form["connection_type"]: form for form in real_airflow.get_ui("/connections/hook_meta")}
