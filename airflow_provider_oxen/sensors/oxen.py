@@ -274,8 +274,9 @@ class OxenEvaluationSensor(BaseSensorOperator):
 
 
 def _warn(message: str) -> None:
-    # Four frames up is the DAG file: over this function, __init__ and the two wrappers Airflow puts around it.
-    warnings.warn(message, UserWarning, stacklevel=4)
+    # Over this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by
+    # exchanging ``warnings`` in this module.
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _is_template(value: str) -> bool:
