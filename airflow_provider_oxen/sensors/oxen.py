@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_oxen import workerless
 from airflow_provider_oxen.parameters import check_path_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs
 
     from airflow_provider_oxen.hooks.oxen import OxenClient
     from airflow_provider_oxen.models import EvaluationRef
     from airflow_provider_oxen.wait import Outcome, Step, Wait
 
 __all__ = ["OxenEvaluationSensor"]
-
-#: What Airflow's own timeout of a deferred task adds to the deadline: the trigger reports the deadline itself, with
-#: what it last saw, and may be held up by one slow look and by moving to another triggerer.
-_BACKSTOP = timedelta(minutes=10)
 
 
 class OxenEvaluationSensor(BaseSensorOperator):
@@ -60,6 +58,14 @@ class OxenEvaluationSensor(BaseSensorOperator):
         ``[sensors] default_timeout`` of the Airflow configuration. Where ``execution_timeout`` is earlier, that counts.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
         With ``silent_fail``, until the timeout.
+    :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
+        3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
+        and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow asks no pool before it
+        begins a task in the triggerer.
+    :param end_from_trigger: end the task in the triggerer when the evaluation has completed, with the same XComs, so
+        that no worker process starts for it. From Airflow 3.3 on. A task with outlets or an ``on_success_callback``
+        ends on a worker, as does any where a listener is installed (OpenLineage, say), and a warning says why. Where
+        the evaluation did not complete, the task always ends on a worker.
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.models.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, there
         for a failed gate too, so that callbacks and downstream tasks can read what was last seen.
@@ -67,6 +73,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
     ui_color = "#e7dfc6"
+    # Set for each gate that is not mapped. On the class there is none, so that a mapped gate begins on a worker:
+    # Airflow would make the triggers of all its instances from the same arguments.
+    start_trigger_args: StartTriggerArgs | None = None
+    start_from_trigger: bool = False
+    end_from_trigger: bool = False
 
     def __init__(
         self,
@@ -79,6 +90,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
         poke_interval: timedelta | float = 10,
         max_wait: timedelta | float | None = 60,
         retry_window: timedelta | float = 600,
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         for name, duration in (
@@ -101,7 +114,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         if not getattr(self, "_BaseOperator__from_mapped", False):
             for name in ("namespace", "repo_name", "evaluation_id"):
                 value = getattr(self, name)
-                if value is None or (isinstance(value, (str, int, float)) and not _is_template(str(value))):
+                if value is None or (isinstance(value, (str, int, float)) and not workerless.is_template(str(value))):
                     check_path_parameter(name, value)
         # Airflow 2 counts the time of a deferred task, and ends it on its worker before that can say what was seen.
         # The deadline below includes execution_timeout on every Airflow; delete this with Airflow 2.
@@ -118,6 +131,13 @@ class OxenEvaluationSensor(BaseSensorOperator):
                 "exponential_backoff has no effect: the time between two looks follows the evaluation's progress, "
                 "from poke_interval to max_wait"
             )
+        if start_from_trigger or end_from_trigger:
+            self.start_trigger_args, self.end_from_trigger, warning = workerless.plan(
+                self, start_from_trigger=start_from_trigger, end_from_trigger=end_from_trigger
+            )
+            self.start_from_trigger = self.start_trigger_args is not None
+            if warning is not None:
+                _warn(warning)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look once; then wait, if there is something to wait for, in the way that was chosen."""
@@ -127,6 +147,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
         from airflow_provider_oxen.version_compat import reschedule_exception
         from airflow_provider_oxen.wait import Outcome, OutcomeReason
 
+        if self.start_from_trigger:
+            self.log.warning("start_from_trigger has no effect here: Airflow begins a mapped task on a worker.")
         wait = self._begin(context)
         try:
             with OxenHook(self.oxen_conn_id).get_conn() as client:
@@ -160,7 +182,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         """Take up the task where the trigger ended it."""
         from airflow_provider_oxen.wait import Outcome
 
-        return self._conclude(context, Outcome.from_event(event, evaluation_id=self.evaluation_id))
+        return self._conclude(context, Outcome.from_event(event, evaluation_id=str(self.evaluation_id)))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -174,6 +196,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
         from airflow_provider_oxen.version_compat import is_trigger_timeout
         from airflow_provider_oxen.wait import Outcome, OutcomeReason
 
+        if self.start_from_trigger:
+            workerless.forget_earlier_attempt(context)
         try:
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
@@ -241,9 +265,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
                 max_wait=wait.max_wait,
                 deadline=wait.deadline,
                 retry_window=wait.retry_window,
+                end_from_trigger=self.end_from_trigger and workerless.may_end_here(self, self.log),
+                do_xcom_push=self.do_xcom_push,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(wait.deadline - time.time(), 0.0)) + _BACKSTOP,
+            timeout=timedelta(seconds=max(wait.deadline - time.time(), 0.0)) + workerless.BACKSTOP,
         )
 
     def _conclude(self, context: Context, outcome: Outcome) -> dict[str, Any]:
@@ -277,10 +303,6 @@ def _warn(message: str) -> None:
     # Over this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by
     # exchanging ``warnings`` in this module.
     warnings.warn(message, UserWarning, stacklevel=3)
-
-
-def _is_template(value: str) -> bool:
-    return any(mark in value for mark in ("{{", "{%", "{#"))
 
 
 def _check_duration(name: str, value: object) -> None:

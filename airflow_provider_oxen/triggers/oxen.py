@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_oxen import report
+from airflow_provider_oxen import report, workerless
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
@@ -31,7 +31,8 @@ class OxenEvaluationTrigger(BaseTrigger):
     later has a default, and none is ever taken away. They hold the connection's id and never its key.
 
     The event is that of :meth:`airflow_provider_oxen.wait.Outcome.to_event`: ``outcome`` is ``completed``,
-    ``errored``, ``cancelled``, ``timeout``, ``refused`` or ``unreachable``.
+    ``errored``, ``cancelled``, ``timeout``, ``refused`` or ``unreachable``. With ``end_from_trigger``, a completed
+    evaluation is told in an event that ends the task instead.
 
     :param namespace: user or organization that owns the repository.
     :param repo_name: the repository.
@@ -39,9 +40,13 @@ class OxenEvaluationTrigger(BaseTrigger):
     :param oxen_conn_id: id of the Airflow connection.
     :param poke_interval: shortest time between two looks, in seconds.
     :param max_wait: longest time between two looks, in seconds; None: ``poke_interval``.
-    :param deadline: when to give up, in seconds since the epoch; None: seven days from now.
+    :param deadline: when to give up, in seconds since the epoch; None: ``timeout`` counts.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
         deadline.
+    :param timeout: where there is no ``deadline``, how long to wait, in seconds, from the start of the task's attempt
+        on, whichever triggerer it began in; None: seven days from now.
+    :param end_from_trigger: end the task in the triggerer when the evaluation has completed.
+    :param do_xcom_push: with ``end_from_trigger``, give the task the XComs that the sensor pushes.
     """
 
     def __init__(
@@ -55,6 +60,9 @@ class OxenEvaluationTrigger(BaseTrigger):
         max_wait: float | None = 60.0,
         deadline: float | None = None,
         retry_window: float | None = 600.0,
+        timeout: float | None = None,
+        end_from_trigger: bool = False,
+        do_xcom_push: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.namespace = namespace
@@ -63,8 +71,13 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.oxen_conn_id = oxen_conn_id
         self.poke_interval = poke_interval
         self.max_wait = max_wait
-        self.deadline = time.time() + _DEFAULT_TIMEOUT_SECONDS if deadline is None else deadline
+        if deadline is None and timeout is None:
+            deadline = time.time() + _DEFAULT_TIMEOUT_SECONDS
+        self.deadline = deadline
         self.retry_window = retry_window
+        self.timeout = timeout
+        self.end_from_trigger = end_from_trigger
+        self.do_xcom_push = do_xcom_push
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and the arguments, all plain JSON."""
@@ -79,6 +92,9 @@ class OxenEvaluationTrigger(BaseTrigger):
                 "max_wait": self.max_wait,
                 "deadline": self.deadline,
                 "retry_window": self.retry_window,
+                "timeout": self.timeout,
+                "end_from_trigger": self.end_from_trigger,
+                "do_xcom_push": self.do_xcom_push,
             },
         )
 
@@ -89,7 +105,7 @@ class OxenEvaluationTrigger(BaseTrigger):
             evaluation_id=self.evaluation_id,
             poke_interval=self.poke_interval,
             max_wait=max(self.max_wait or 0.0, self.poke_interval),
-            deadline=self.deadline,
+            deadline=workerless.deadline(self, self.timeout or 0.0) if self.deadline is None else self.deadline,
             retry_window=self.retry_window,
         )
         # Wall clock at the start, steady from then on: setting the machine's clock moves no deadline.
@@ -111,4 +127,7 @@ class OxenEvaluationTrigger(BaseTrigger):
                 await asyncio.sleep(step.seconds)
         completed = outcome.reason is OutcomeReason.COMPLETED
         (self.log.info if completed else self.log.error)("%s", report.describe_outcome(ref, outcome))
-        yield TriggerEvent(outcome.to_event())  # type: ignore[no-untyped-call]  # Airflow's
+        if completed and self.end_from_trigger and await workerless.end_here(self, outcome.to_event()["evaluation"]):
+            yield TaskSuccessEvent()
+        else:
+            yield TriggerEvent(outcome.to_event())  # type: ignore[no-untyped-call]  # Airflow's

@@ -496,6 +496,9 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub) -> None:
         "poke_interval": 3.0,
         "max_wait": 4.0,
         "retry_window": 5.0,
+        "timeout": None,
+        "end_from_trigger": False,
+        "do_xcom_push": True,
     }
 
 

@@ -1,0 +1,40 @@
+"""
+A gate that needs no worker: it begins in the triggerer and, where the evaluation completes, ends there.
+
+Needs Airflow 3.3. On an older one, and where a listener is installed (OpenLineage, say), the gate works as well, but
+begins or ends on a worker, and a warning says so.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import dag, get_current_context, task
+
+from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+
+
+@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+def example_oxen_gate_without_worker() -> None:
+    """Find out which evaluation to wait for, wait for it without a worker, then use its results."""
+
+    @task
+    def find_evaluation() -> str:
+        # A real task would start the evaluation, or read its id from a table.
+        return get_current_context()["params"]["evaluation_id"]
+
+    gate = OxenEvaluationSensor(
+        task_id="gate",
+        namespace="ox",
+        repo_name="customer-intents",
+        evaluation_id=find_evaluation(),
+        start_from_trigger=True,
+        end_from_trigger=True,
+    )
+
+    @task
+    def publish(evaluation: dict) -> str:
+        return f"{evaluation['progress']['processed']} rows are in {evaluation['target_path']}"
+
+    publish(gate.output)
+
+
+example_oxen_gate_without_worker()
