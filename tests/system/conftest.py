@@ -32,7 +32,7 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real_airflow(
     hub: LocalHub, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowStandalone]:

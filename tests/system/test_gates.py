@@ -96,6 +96,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     [
         ("example_oxen_gate", {"evaluation_id": "completed-3s-gate"}),
         ("example_oxen_gate_from_task", {"evaluation_id": "completed-3s-task"}),
+        ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
         ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-2s-a", "completed-3s-b"]}),
     ],
 )
