@@ -2,12 +2,14 @@
 
 PYTHON ?= python3
 VENV := .venv
+# The newest is what all other tests run on.
+AIRFLOWS ?= 2.11 3.0 3.1 3.2
 BIN := $(VENV)/bin
 # uv is quicker; pip knows mirrors that are set up for pip alone.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint bench clean
+.PHONY: help demo test test-matrix fuzz lint bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +19,15 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+test-matrix: $(VENV)/.made ## Run the tests that need no real Airflow on older Airflows
+	@for version in $(AIRFLOWS); do \
+		echo "Airflow $$version"; \
+		$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/matrix/$$version && \
+		$(BIN)/uv pip install --quiet --python $(VENV)/matrix/$$version/bin/python \
+			--editable . --group test "apache-airflow==$$version.*" && \
+		$(VENV)/matrix/$$version/bin/python -m pytest tests/unit tests/integration -W default || exit 1; \
+	done
 
 fuzz: $(VENV)/.dev ## Feed the reader of answers with nonsense for SECONDS (default 180)
 	$(BIN)/python -m tests.fuzz $(SECONDS)

@@ -74,7 +74,9 @@ def test_extra_that_is_no_object_is_named(
     """Extra fields that cannot be read are an error: left out silently, ``verify`` or ``proxy`` would be lost."""
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", written)
 
-    with pytest.raises(OxenConfigError, match="field 'extra'"):
+    with pytest.raises(
+        OxenConfigError, match=r"field 'extra'|Airflow cannot read it"
+    ):  # some Airflows refuse it themselves
         read(OxenHook())
 
 
