@@ -73,6 +73,7 @@ class LocalHub:
         self.requests: list[HubRequest] = []
         self.connections_opened = 0
         self._tls = tls
+        self._server: web.Server | None = None
         self._scenarios: dict[str, Scenario] = {}
         self._began_at: dict[str, datetime] = {}
         self._asked: Counter[str] = Counter()
@@ -84,6 +85,11 @@ class LocalHub:
     def url(self) -> str:
         """Address of the hub, without a slash at the end."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def connections_open(self) -> int:
+        """Connections that clients hold open now."""
+        return 0 if self._server is None else len(self._server.connections)
 
     @property
     def connection_uri(self) -> str:
@@ -156,10 +162,9 @@ class LocalHub:
         app.router.add_get(_GET_EVALUATION, self._get_evaluation)
         app.router.add_get("/api/authorize", self._authorize)
         app.router.add_route("*", "/{rest:.*}", self._not_found)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        server = runner.server
-        make_protocol = server
+        make_protocol = self._server = runner.server
 
         def count_connection() -> asyncio.BaseProtocol:
             self.connections_opened += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_oxen import pool
-from airflow_provider_oxen.exceptions import OxenRateLimitError
+from airflow_provider_oxen.exceptions import OxenNotFoundError, OxenRateLimitError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.models import EvaluationRef
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
@@ -24,6 +24,13 @@ async def _look(ref: EvaluationRef, conn_id: str = "oxen_default", *, hold: asyn
             await hold.wait()
 
 
+async def _all_closed(hub: LocalHub) -> None:
+    """Wait until the hub sees no open connection, a second at most; by itself it would keep them for a minute."""
+    async with asyncio.timeout(1):
+        while hub.connections_open:
+            await asyncio.sleep(0.01)
+
+
 async def test_waits_share_connections(oxen_hub: LocalHub, set_connection: Callable[..., None]) -> None:
     """Fifty waits use no more sockets than one connection may have, and the last to leave closes them."""
     set_connection(extra={"max_connections": 4})
@@ -34,11 +41,15 @@ async def test_waits_share_connections(oxen_hub: LocalHub, set_connection: Calla
         await asyncio.sleep(0.01)
 
     assert [repr(client).partition(": ")[2] for client in pool._clients.values()] == ["50 waits, 0 requests under way>"]
+    assert oxen_hub.connections_open == 4
+    kept = list(pool._clients.values())  # or the garbage collector would close what was left open
     leave.set()
     await asyncio.gather(*waits)
 
     assert oxen_hub.connections_opened == 4
     assert not pool._clients
+    await _all_closed(oxen_hub)
+    assert [client.users for client in kept] == [0]
 
 
 async def test_different_connections_never_share(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +79,18 @@ async def test_cancelled_wait_leaves_nothing_open(oxen_hub: LocalHub) -> None:
         await wait
 
     assert not pool._clients
+    await _all_closed(oxen_hub)
+
+
+async def test_wait_that_fails_leaves_nothing_open(oxen_hub: LocalHub) -> None:
+    """A wait that ends in an error closes what it opened."""
+    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(faults=(Fault(Respond(404)),)))
+
+    with pytest.raises(OxenNotFoundError):
+        await _look(ref)
+
+    assert not pool._clients
+    await _all_closed(oxen_hub)
 
 
 async def test_rate_limit_silences_all_who_share(oxen_hub: LocalHub) -> None:
