@@ -1,4 +1,9 @@
-"""Gates in a real Airflow: scheduler, triggerer, DAG processor and API server, against the local hub."""
+"""
+Gates in a real Airflow: scheduler, triggerer, DAG processor and API server, against the local hub.
+
+Evaluations take some seconds: on SQLite, which may be locked for five, Airflow 3.3 takes a worker that ends late after
+its deferral for the one that resumed, and fails that.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ WAYS = ["deferred", "poke", "reschedule"]
 def runs(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, dict[str, dict[str, Any]]]:
     """A run for each end, side by side; the tasks of each, by name."""
     for end in ("completed", "errored", "cancelled"):
-        evaluation_id = hub.add_evaluation(end=end, seconds=6, rows=50)
+        evaluation_id = hub.add_evaluation(end=end, seconds=10, rows=50)
         hub.add_evaluation(f"never-{end}", seconds=3600)
         real_airflow.trigger(DAG, end, {"evaluation_id": evaluation_id})
     found = {}
@@ -94,10 +99,10 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
 @pytest.mark.parametrize(
     ("dag_id", "conf"),
     [
-        ("example_oxen_gate", {"evaluation_id": "completed-3s-gate"}),
-        ("example_oxen_gate_from_task", {"evaluation_id": "completed-3s-task"}),
+        ("example_oxen_gate", {"evaluation_id": "completed-8s-gate"}),
+        ("example_oxen_gate_from_task", {"evaluation_id": "completed-8s-task"}),
         ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
-        ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-2s-a", "completed-3s-b"]}),
+        ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-8s-a", "completed-9s-b"]}),
     ],
 )
 def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: str, conf: dict) -> None:
@@ -111,7 +116,7 @@ def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: st
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
     """Of several mapped gates each has its own outcome; a bad id fails at once, whatever ``retries`` say."""
-    ids = ["completed-1s-m", "errored-1s-m", "a/b", ""]
+    ids = ["completed-8s-m", "errored-8s-m", "a/b", ""]
     real_airflow.trigger("mapped_gates", "mixed", {"evaluation_ids": ids})
     real_airflow.wait_for_run("mapped_gates", "mixed")
 

@@ -47,7 +47,7 @@ def gate_in_each_way() -> None:
         ),
         OxenEvaluationSensor(task_id="soft", evaluation_id="{{ params.evaluation_id }}", soft_fail=True, **common),
         OxenEvaluationSensor(
-            task_id="short", evaluation_id="never-{{ dag_run.run_id }}", timeout=timedelta(seconds=3), **common
+            task_id="short", evaluation_id="never-{{ dag_run.run_id }}", timeout=timedelta(seconds=10), **common
         ),
     ]
 
