@@ -228,7 +228,9 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
     """
     In a fresh interpreter, first imports included, no step of a wait holds the loop.
 
-    asyncio's debug mode reports slow steps; a watchdog on the loop measures how late its own ticks are.
+    asyncio's debug mode reports slow steps, and a watchdog on the loop measures how late its own ticks are. A busy
+    machine makes both late, so these limits are wide; what a step itself computes is held to much less, by the clock
+    of the loop's thread.
     """
     oxen_hub.add_evaluation("watched", seconds=1.0, faults=(Fault(Delay(0.5), first=2, count=1),))
     program = textwrap.dedent("""
@@ -245,8 +247,16 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
                 began = time.perf_counter()
                 await asyncio.sleep(0.005)
                 worst = max(worst, time.perf_counter() - began - 0.005)
+        heaviest = 0.0
+        run_step = asyncio.Handle._run
+        def weighed(handle):
+            global heaviest
+            began = time.thread_time()
+            run_step(handle)
+            heaviest = max(heaviest, time.thread_time() - began)
         async def main():
-            asyncio.get_running_loop().slow_callback_duration = 0.1
+            asyncio.get_running_loop().slow_callback_duration = 0.25
+            asyncio.Handle._run = weighed  # from here on: making the loop is not the wait's
             watchdog = asyncio.create_task(watch())
             trigger = OxenEvaluationTrigger(
                 namespace="ox", repo_name="r", evaluation_id="watched", poke_interval=0.1, max_wait=0.2
@@ -256,18 +266,19 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
             return events[0].payload["outcome"]
         outcome = asyncio.run(main(), debug=True)
         slow = [text for text in slow if "took" in text]
-        print("RESULT", outcome, worst, slow)
+        print("RESULT", outcome, worst, heaviest, slow)
     """)
     # Compiled once beforehand, as every installed package is: compiling holds the interpreter's lock.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([sys.executable, "-c", "import aiohttp, msgspec, pendulum, ssl"], env=env, check=True)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
     line = next(line for line in result.stdout.splitlines() if line.startswith("RESULT"))
-    _, outcome, worst, slow = line.split(maxsplit=3)
+    _, outcome, worst, heaviest, slow = line.split(maxsplit=4)
 
     assert outcome == "completed"
-    assert float(worst) < 0.25, result.stdout  # a busy machine is late by itself
-    assert slow == "[]"
+    assert float(worst) < 0.25, result.stdout
+    assert float(heaviest) < 0.05, result.stdout
+    assert slow == "[]", result.stdout
 
 
 async def test_waiting_holds_no_thread(oxen_hub: LocalHub) -> None:
