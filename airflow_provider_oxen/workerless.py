@@ -63,6 +63,10 @@ _NAMES = frozenset(
     }
 )
 _TASK_INSTANCE_NAMES = ("task_instance", "ti")
+#: What the trigger is told of the sensor's templated arguments.
+_FIELDS = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
+#: What Airflow adds to Jinja's own filters, on workers and in triggerers alike.
+_FILTERS = ("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz")
 
 
 class _NeedsWorkerError(Exception):
@@ -272,17 +276,19 @@ def _check_start(sensor: Any) -> dict[str, str]:
         # The values of a run were checked against the DAG's parameters alone, and the triggerer checks none.
         raise _NeedsWorkerError("params of the task's own are checked on a worker")
     fields: dict[str, str] = {}
-    for name in sensor.template_fields:
-        value = getattr(sensor, name)
+    for name in _FIELDS:  # a subclass may have more, which it sets later and the trigger does not know
         try:
-            fields[name] = _for_triggerer(value, sensor)
+            fields[name] = _for_triggerer(getattr(sensor, name), sensor)
         except _NeedsWorkerError as error:
             raise _NeedsWorkerError(f"{name} {error}") from None
     native = sensor.render_template_as_native_obj
     if native is None:
         native = dag is not None and dag.render_template_as_native_obj
-    if native and any(is_template(value) for value in fields.values()):
-        raise _NeedsWorkerError("only a worker renders templates as native objects")
+    if any(is_template(value) for value in fields.values()):
+        if native:
+            raise _NeedsWorkerError("only a worker renders templates as native objects")
+        if dag is not None and (dag.jinja_environment_kwargs or dag.template_undefined.__name__ != "StrictUndefined"):
+            raise _NeedsWorkerError("only a worker renders templates with the DAG's own settings of Jinja")
     return fields
 
 
@@ -314,6 +320,9 @@ def _template_for_triggerer(text: str, sensor: Any) -> str:
     import jinja2.sandbox
 
     environment = jinja2.sandbox.SandboxedEnvironment()
+    environment.filters.update(dict.fromkeys(_FILTERS, str))
+    for name in getattr(sensor.get_dag(), "user_defined_filters", None) or ():
+        environment.filters.pop(name, None)  # a triggerer has Jinja's own of that name, or none
     try:
         tree = environment.parse(text)
         environment.compile(tree)  # finds filters that do not exist
@@ -322,15 +331,33 @@ def _template_for_triggerer(text: str, sensor: Any) -> str:
         raise _NeedsWorkerError(f"is a template that only a worker may be able to render ({error})") from None
     if unknown := sorted(names - _NAMES):
         raise _NeedsWorkerError(f"is a template with {', '.join(unknown)}, which only a worker is known to render")
-    uses = sum(name.name in _TASK_INSTANCE_NAMES for name in tree.find_all(jinja2.nodes.Name))
+    nodes = jinja2.nodes
+    reading = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+    if any(isinstance(statement, reading) for statement in tree.find_all(nodes.Stmt)):
+        raise _NeedsWorkerError("is a template that reads another one, which only a worker can find")
+    uses = sum(name.name in _TASK_INSTANCE_NAMES for name in tree.find_all(nodes.Name))
     if uses == 0:
         return text
-    pulls = [call for call in tree.find_all(jinja2.nodes.Call) if _is_xcom_pull(call)]
+    pulls = list(_xcom_pulls(tree))
     if len(pulls) != uses:
         raise _NeedsWorkerError("is a template that uses ti for more than xcom_pull, which needs a worker")
     for pull in pulls:
         _check_pull(pull, sensor)
-    return "".join(_with_map_indexes(environment, text))
+    rewritten = "".join(_with_map_indexes(environment, text))
+    # What was rewritten token by token is read once more, for what is missed here stops the trigger for ever.
+    if not all(_names_map_indexes(pull) for pull in _xcom_pulls(environment.parse(rewritten))):
+        raise _NeedsWorkerError("is a template with an xcom_pull in a form that only a worker is known to render")
+    return rewritten
+
+
+def _xcom_pulls(tree: jinja2.nodes.Template) -> Iterator[jinja2.nodes.Call]:
+    import jinja2
+
+    return (call for call in tree.find_all(jinja2.nodes.Call) if _is_xcom_pull(call))
+
+
+def _names_map_indexes(call: jinja2.nodes.Call) -> bool:
+    return any(argument.key == "map_indexes" for argument in call.kwargs)
 
 
 def _is_xcom_pull(call: jinja2.nodes.Call) -> bool:

@@ -98,6 +98,18 @@ class OxenEvaluationTrigger(BaseTrigger):
             },
         )
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """
+        Give what renders the templates: as on a worker, a variable that is missing is an error.
+
+        Source: Airflow 3.3.2's triggerer renders it as nothing, and the wait would be for another evaluation.
+        """
+        from jinja2 import StrictUndefined
+
+        environment = super().get_template_env(dag)
+        environment.undefined = StrictUndefined
+        return environment
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the wait is over."""
         ref = EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)

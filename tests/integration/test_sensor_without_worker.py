@@ -16,6 +16,7 @@ import pytest
 from airflow.providers.common.compat import version_compat
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task, task_group
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+from jinja2 import Undefined, UndefinedError
 
 from airflow_provider_oxen import workerless
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
@@ -54,16 +55,13 @@ def gate_and_warnings(evaluation_id: Any = "e", **arguments: Any) -> tuple[OxenE
 
 def rendered_by_triggerer(sensor: OxenEvaluationSensor, **context: Any) -> OxenEvaluationTrigger:
     """Do with what Airflow stores of the sensor what a triggerer does: make the trigger and render its templates."""
-    from airflow.sdk.definitions._internal.templater import Templater
     from airflow.serialization.serialized_objects import BaseSerialization, DagSerialization
 
     stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(sensor.dag)))).get_task("gate")
     assert stored.start_from_trigger is True
     trigger = OxenEvaluationTrigger(**BaseSerialization.deserialize(stored.start_trigger_args.trigger_kwargs))
     trigger.task_instance = FakeTaskInstance(stored)
-    trigger.render_template_fields(
-        {"ti": (ti := trigger.task_instance), "task_instance": ti, **context}, Templater.get_template_env(trigger)
-    )
+    trigger.render_template_fields({"ti": (ti := trigger.task_instance), "task_instance": ti, **context})
     return trigger
 
 
@@ -175,6 +173,7 @@ def test_start_and_end_are_apart(start: bool, end: bool) -> None:
         ),
         ("{{ (ti.xcom_pull('find', key=(params.id)) or 'x') | trim }}", "param-id of find"),
         ("{{ ti.xcom_pull('mapped', map_indexes=-1) }}", "return_value of mapped"),
+        ("{{ logical_date | ds_nodash }}", "20260102"),
         ("{# a comment with xcom_pull( #}{{ ti.xcom_pull('find') -}} ", "return_value of find"),
     ],
 )
@@ -184,9 +183,60 @@ def test_template_is_rendered_in_the_triggerer(dag: DAG, template: str, rendered
 
     assert warned == []
     run = type("Run", (), {"conf": {"id": "conf-id"}})
-    trigger = rendered_by_triggerer(made, dag_run=run, params={"id": "param-id"}, run_id="r")
+    logical_date = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    trigger = rendered_by_triggerer(made, dag_run=run, params={"id": "param-id"}, run_id="r", logical_date=logical_date)
     assert trigger.evaluation_id == rendered
     assert made.dag is dag
+
+
+@needs_3_3
+@pytest.mark.parametrize("template", ["eval-{{ dag_run.conf.missing }}", "eval-{{ ds }}", "eval-{{ params.missing }}"])
+@pytest.mark.usefixtures("dag")
+def test_missing_variable_is_an_error_in_the_triggerer(template: str) -> None:
+    """A variable that a run lacks (``ds`` of a manual run, say) never leaves the id of another evaluation behind."""
+    made, _ = gate_and_warnings(template)
+    assert made.start_trigger_args is not None
+
+    with pytest.raises(UndefinedError):
+        rendered_by_triggerer(made, dag_run=type("Run", (), {"conf": {}}), params={})
+
+
+@needs_3_3
+@pytest.mark.parametrize(
+    ("settings", "template", "reason"),
+    [
+        ({"user_defined_filters": {"lower": str.upper}}, "{{ run_id | lower }}", "No filter named 'lower'"),
+        ({"jinja_environment_kwargs": {"trim_blocks": True}}, "{{ run_id }}", "the DAG's own settings of Jinja"),
+        ({"template_undefined": Undefined}, "{{ dag_run.conf.id }}", "the DAG's own settings of Jinja"),
+    ],
+)
+def test_settings_of_the_dag_need_a_worker(settings: dict[str, Any], template: str, reason: str) -> None:
+    """What a DAG sets for its templates is known on a worker only, so a gate with a template begins there."""
+    with DAG("d", schedule=None, **settings):
+        made, warned = gate_and_warnings(template)
+        plain, unwarned = gate_and_warnings("plain", task_id="plain")
+
+    assert made.start_trigger_args is None
+    assert [reason in text for text in warned] == [True]
+    assert plain.start_trigger_args is not None
+    assert unwarned == []
+
+
+@needs_3_3
+@pytest.mark.usefixtures("dag")
+def test_subclass_may_have_template_fields_of_its_own() -> None:
+    """A subclass may add template fields, and set them when it likes: the trigger is told of those it knows."""
+
+    class Gate(OxenEvaluationSensor):
+        template_fields = (*OxenEvaluationSensor.template_fields, "told")
+
+        def __init__(self, *, told: str, **named: Any) -> None:
+            super().__init__(**named)
+            self.told = told
+
+    made = Gate(task_id="gate", namespace="ox", repo_name="r", evaluation_id="e", told="{{ ds }}", **BOTH)
+
+    assert rendered_by_triggerer(made).evaluation_id == "e"
 
 
 @needs_3_3
@@ -221,6 +271,12 @@ def test_output_of_a_task_is_rendered_in_the_triggerer(dag: DAG) -> None:
         ("{{ ti.xcom_pull() }}", "xcom_pull from other than one task of this DAG"),
         ("{{ ti.xcom_pull(*params.id) }}", "only known on a worker"),
         ("{{ ti.xcom_pull('mapped', map_indexes=[0, 1]) }}", "map_indexes other than one number"),
+        ("{{ (ti.xcom_pull)('find') }}", "in a form that only a worker is known to render"),
+        ("{{ (ti.xcom_pull)('find') ~ ti.xcom_pull('find') }}", "in a form that only a worker is known to render"),
+        ("{% include 'id.txt' %}", "reads another one"),
+        ("{% import 'ids.j2' as ids %}{{ ids.one() }}", "reads another one"),
+        ("{% from 'ids.j2' import one %}{{ one() }}", "reads another one"),
+        ("{% extends 'id.txt' %}", "reads another one"),
     ],
 )
 @pytest.mark.usefixtures("dag")
