@@ -28,6 +28,9 @@ An outcome crosses Airflow's database as an event, made by :meth:`Outcome.to_eve
 The clock is the wall clock, in seconds since the epoch, because a deadline must hold in another process on another
 machine. A rate limit (429) is no outage: it delays the next look, but does not count towards ``retry_window``.
 A refused key is final: the driver's client has by then read the connection again and found the same key.
+A connection that is missing is final on a worker, so that a slip of the pen is told at once. In a triggerer it is
+an outage: Airflow says "not defined" as well where its database or a secrets backend does not answer, and a moment of
+that must not fail all the gates that a triggerer takes up.
 
 The rule that binds the next person: whatever ends a wait is decided here and nowhere else, and nothing but a
 well-formed ``completed`` of the evaluation that was asked for opens the gate.
@@ -42,6 +45,7 @@ from typing import Any, TypeAlias
 
 from airflow_provider_oxen.api import read_evaluation
 from airflow_provider_oxen.exceptions import (
+    OxenConfigError,
     OxenError,
     OxenRateLimitError,
     OxenTransientError,
@@ -178,6 +182,7 @@ class Wait:
     :param deadline: seconds since the epoch.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
         deadline.
+    :param missing_connection_is_outage: whether an Airflow connection that is not found may be found a moment later.
     :param evaluation: as last seen.
     :param history: what its looks have told of its pace; None before the first.
     :param looks: how many looks have been taken.
@@ -190,6 +195,7 @@ class Wait:
     max_wait: float
     deadline: float
     retry_window: float | None
+    missing_connection_is_outage: bool = False
     evaluation: Evaluation | None = None
     history: History | None = None
     looks: int = 0
@@ -229,7 +235,8 @@ class Wait:
         return wait, Sleep(max(min(seconds, self.deadline - now), _SHORTEST_SLEEP))
 
     def _look_at_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
-        if not isinstance(error, OxenTransientError):
+        missing = isinstance(error, OxenConfigError) and error.field == "conn_id"
+        if not isinstance(error, OxenTransientError) and not (missing and self.missing_connection_is_outage):
             return replace(self, looks=self.looks + 1), self.end(OutcomeReason.REFUSED, error, now=now)
         failing_since: float | None = now if self.failing_since is None else self.failing_since
         if isinstance(error, OxenRateLimitError):  # a hub that asks for patience is not out of reach
@@ -246,7 +253,7 @@ class Wait:
             wait.failures, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
         )
         # The pause the hub asks for is a minimum; a share is added so that those it told the same part company.
-        pause = error.retry_after_seconds or 0.0
+        pause = (error.retry_after_seconds or 0.0) if isinstance(error, OxenTransientError) else 0.0
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
         return wait, Sleep(max(min(max(backoff, pause), give_up_at - now), _SHORTEST_SLEEP))

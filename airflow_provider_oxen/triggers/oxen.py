@@ -119,6 +119,7 @@ class OxenEvaluationTrigger(BaseTrigger):
             max_wait=max(self.max_wait or 0.0, self.poke_interval),
             deadline=workerless.deadline(self, self.timeout or 0.0) if self.deadline is None else self.deadline,
             retry_window=self.retry_window,
+            missing_connection_is_outage=True,
         )
         # Wall clock at the start, steady from then on: setting the machine's clock moves no deadline.
         epoch = time.time() - time.monotonic()

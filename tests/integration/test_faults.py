@@ -254,6 +254,29 @@ async def test_connection_lookup_that_fails_for_a_while_is_waited_out(
     assert "hunter2" not in text
 
 
+async def test_connection_that_is_missing_for_a_while_is_waited_for(
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
+) -> None:
+    """Airflow says "not defined" where a secrets backend does not answer: that moment does not end a wait."""
+    monkeypatch.delenv("AIRFLOW_CONN_OXEN_DEFAULT")
+    task = asyncio.create_task(run_trigger(make_trigger(oxen_hub.add_evaluation(seconds=0))))
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_json)
+
+    assert (await task)["outcome"] == "completed"
+    assert "Look 1 failed (OxenConfigError): connection 'oxen_default', field 'conn_id'" in logged()
+
+
+async def test_connection_that_stays_missing_ends_the_wait_so_that_it_may_be_retried(oxen_hub: LocalHub) -> None:
+    """A connection that is not found for longer than ``retry_window`` is the last cause, told by its name."""
+    event = await run_trigger(make_trigger("any", oxen_conn_id="nowhere", retry_window=0.3))
+
+    assert event["outcome"] == "unreachable"
+    assert "connection 'nowhere'" in event["error"]
+    assert oxen_hub.requests == []
+
+
 #: Anything a hub, or something before it, may do with one request.
 answers = st.one_of(
     st.sampled_from([what for what, _, _ in TRANSIENT.values() if not isinstance(what, (Delay, Trickle))]),

@@ -133,12 +133,16 @@ async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
     assert oxen_hub.requests_for(evaluation_id) == 1
 
 
-async def test_bad_connection_is_refused_without_a_request(oxen_hub: LocalHub) -> None:
-    """A connection that does not exist ends the wait with its name, before anything is sent."""
-    event = await run_trigger(make_trigger("any", oxen_conn_id="nowhere"))
+async def test_bad_connection_is_refused_without_a_request(
+    oxen_hub: LocalHub, set_connection: Callable[..., None]
+) -> None:
+    """A connection that cannot be used ends the wait with the field to mend, before anything is sent."""
+    set_connection(extra={"timeout": "soon"})
+
+    event = await run_trigger(make_trigger("any"))
 
     assert event["outcome"] == "refused"
-    assert "'nowhere'" in event["error"]
+    assert "connection 'oxen_default', field 'timeout'" in event["error"]
     assert oxen_hub.requests == []
 
 

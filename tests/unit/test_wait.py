@@ -107,6 +107,18 @@ def test_permanent_error_is_refused_at_once(error: OxenError) -> None:
     assert step == Outcome(OutcomeReason.REFUSED, error=str(error), at=T0)
 
 
+def test_missing_connection_may_be_an_outage() -> None:
+    """A connection that is not found ends the wait at once, or, where asked, once ``retry_window`` is over."""
+    missing = OxenConfigError("there is none", field="conn_id", conn_id="c")
+    patient = _wait(missing_connection_is_outage=True)
+
+    assert _look(_wait(), (0, missing))[1].reason is OutcomeReason.REFUSED
+    assert isinstance(_look(patient, (0, missing))[1], Sleep)
+    assert _look(patient, (0, missing), (600, missing))[1].reason is OutcomeReason.UNREACHABLE
+    empty = OxenConfigError("is empty", field="password", conn_id="c")
+    assert _look(patient, (0, empty))[1].reason is OutcomeReason.REFUSED
+
+
 def test_refusal_keeps_the_evaluation_last_seen() -> None:
     """A key that is taken away in the middle of a wait does not make the progress unseen."""
     _, step = _look(_wait(), (0, _seen()), (10, OxenAuthenticationError("401")))
