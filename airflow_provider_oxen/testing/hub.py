@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import threading
 import uuid
 from collections import Counter
@@ -192,7 +194,9 @@ class LocalHub:
         if isinstance(what, Respond):
             return self._answer(request, what.status_code, what.body, what.headers)
         if isinstance(what, Disconnect) and what.when == "before":
-            return await self._break_off(request)
+            self._record(request, None)
+            _disconnect(request, what)
+            return web.Response(status=500)
         if refusal := self._refuse(request):
             return refusal
         if scenario is None:
@@ -210,9 +214,7 @@ class LocalHub:
             return await self._send_in_pieces(request, body, what)
         response = self._answer(request, 200, body, {"Content-Type": "application/json"})
         if isinstance(what, Disconnect):
-            transport = request.transport
-            if transport is not None:
-                asyncio.get_running_loop().call_later(0.05, transport.close)
+            asyncio.get_running_loop().call_later(0.05, _disconnect, request, what)
         return response
 
     async def _authorize(self, request: web.Request) -> web.StreamResponse:
@@ -237,12 +239,6 @@ class LocalHub:
         request_id = f"local-{len(self.requests)}"
         return web.Response(status=status_code, body=body, headers={"x-oxen-request-id": request_id, **headers})
 
-    async def _break_off(self, request: web.Request) -> web.StreamResponse:
-        self._record(request, None)
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=500)
-
     async def _send_in_pieces(
         self, request: web.Request, body: bytes, what: Trickle | Disconnect
     ) -> web.StreamResponse:
@@ -252,8 +248,8 @@ class LocalHub:
         await response.prepare(request)
         if isinstance(what, Disconnect):
             await response.write(body[: len(body) // 2])
-            if request.transport is not None:
-                request.transport.close()
+            await asyncio.sleep(0.05)  # a reset throws away what was not read yet
+            _disconnect(request, what)
             return response
         with contextlib.suppress(ConnectionResetError):  # the client gave up, as it should
             for byte in body:
@@ -265,6 +261,20 @@ class LocalHub:
         headers = {name.lower(): value for name, value in request.headers.items()}
         at = asyncio.get_running_loop().time()
         self.requests.append(HubRequest(at, request.raw_path, headers, status_code))
+
+
+def _disconnect(request: web.Request, what: Disconnect) -> None:
+    transport = request.transport
+    if transport is None:
+        return
+    if not what.reset:
+        transport.close()
+        return
+    # Closing a socket that lingers for no time makes the system send a reset.
+    found = transport.get_extra_info("socket")
+    if found is not None:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _utc_now() -> datetime:

@@ -46,9 +46,11 @@ class Disconnect:
 
     :param when: ``before`` the response, in the ``middle`` of its body, or ``after`` it, while the client keeps the
         connection for its next request.
+    :param reset: break it with a reset (RST), as a crash or a firewall does; otherwise it is closed in good order.
     """
 
     when: Literal["before", "middle", "after"] = "before"
+    reset: bool = False
 
 
 @dataclass(frozen=True)

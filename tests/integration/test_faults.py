@@ -33,8 +33,10 @@ HTML = (b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
 
 #: Faults that pass: what happens, to how many requests, and the class of error that the log names.
 TRANSIENT = {
-    "reset before the answer": (Disconnect("before"), 2, "OxenUnreachableError"),  # aiohttp itself asks twice
-    "reset mid-answer": (Disconnect("middle"), 1, "OxenInvalidResponseError"),
+    "closed before the answer": (Disconnect("before"), 2, "OxenUnreachableError"),  # aiohttp itself asks twice
+    "reset before the answer": (Disconnect("before", reset=True), 2, "OxenUnreachableError"),
+    "closed mid-answer": (Disconnect("middle"), 1, "OxenInvalidResponseError"),
+    "reset mid-answer": (Disconnect("middle", reset=True), 1, "OxenInvalidResponseError"),
     "timeout": (Delay(5), 1, "OxenUnreachableError"),
     "an answer that trickles": (Trickle(0.05), 1, "OxenUnreachableError"),
     "500": (Respond(500), 1, "OxenServerError"),
@@ -44,7 +46,7 @@ TRANSIENT = {
     "truncated JSON": (Respond(200, b'{"status": "success", "evaluation": {"id": "'), 1, "OxenInvalidResponseError"),
     "200 with status error": (Respond(200, b'{"status": "error", "status_message": "oops"}'), 1, "OxenServerError"),
     "another evaluation": (Alter(evaluation={"id": "another", "status": "completed"}), 1, "OxenInvalidResponseError"),
-    "an answer larger than 4 MiB": (Respond(200, b" " * (4 * 2**20 + 1)), 1, "OxenInvalidResponseError"),
+    "an answer larger than 4 MiB": (Alter(envelope={"more": "x" * 4 * 2**20}), 1, "OxenInvalidResponseError"),
 }
 
 

@@ -10,6 +10,8 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -95,14 +97,14 @@ FAULTS = [
     (Respond(200, b"<html>Sign in to the proxy</html>", {"Content-Type": "text/html"}), OxenInvalidResponseError),
     (Respond(200, b'{"status": "success", "evaluation": {"id"'), OxenInvalidResponseError),
     (Respond(200, b""), OxenInvalidResponseError),
-    (Respond(200, b" " * (4 * 1024 * 1024 + 1)), OxenInvalidResponseError),
-    (Respond(200, gzip.compress(b" " * 64_000_000), {"Content-Encoding": "gzip"}), OxenInvalidResponseError),
     (Respond(200, b"no gzip", {"Content-Encoding": "gzip"}), OxenInvalidResponseError),
     (Respond(200, b'{"status": "error", "status_message": "sorry"}'), OxenServerError),
     (Alter(evaluation={"id": "another"}), OxenInvalidResponseError),
     (Alter(without=("status",)), OxenInvalidResponseError),
     (Disconnect("before"), OxenUnreachableError),
     (Disconnect("middle"), OxenInvalidResponseError),
+    (Disconnect("before", reset=True), OxenUnreachableError),
+    (Disconnect("middle", reset=True), OxenInvalidResponseError),
 ]
 
 
@@ -118,6 +120,39 @@ def test_each_fault_has_its_error(
 
     assert type(caught.value) is expected
     assert oxen_hub.api_key not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+def test_response_that_is_too_large_is_cut_off(fetch: Fetch, oxen_hub: LocalHub, encoding: str) -> None:
+    """A response is read up to 4 MiB, counted after decompression, though it be an evaluation all the same."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    document = {"id": evaluation_id, "status": "completed"}
+    for size, fits in ((4 * 2**20, True), (4 * 2**20 + 1, False)):
+        body = json.dumps({"status": "success", "evaluation": document}).encode().ljust(size)
+        body = {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding, bytes)(body)
+        response = Respond(200, body, {"Content-Encoding": encoding})
+        oxen_hub.add_evaluation(evaluation_id, faults=(Fault(response),))
+        if fits:
+            assert fetch(evaluation_id).status == "completed"
+            continue
+        with pytest.raises(OxenInvalidResponseError, match="larger than 4 MiB"):
+            fetch(evaluation_id)
+
+
+def test_bomb_takes_little_memory(fetch: Fetch, oxen_hub: LocalHub) -> None:
+    """A small response that decompresses to a quarter of a gigabyte is given up long before it has."""
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(b" " * 2**20) for _ in range(256)) + packer.flush()
+    evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(200, bomb, {"Content-Encoding": "gzip"})),))
+    tracemalloc.start()
+    try:
+        with pytest.raises(OxenInvalidResponseError, match="larger than 4 MiB"):
+            fetch(evaluation_id)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 64 * 2**20
 
 
 def test_transports_agree_on_the_words(oxen_hub: LocalHub) -> None:
