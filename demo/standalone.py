@@ -154,7 +154,7 @@ class AirflowStandalone:
         """Start a run of a DAG."""
         self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
 
-    def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 60.0) -> None:
+    def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 120.0) -> None:
         """Wait until Airflow has read these DAGs; a file that does not import is an error."""
         deadline = time.monotonic() + limit_seconds
         while time.monotonic() < deadline:

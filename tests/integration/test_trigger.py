@@ -102,7 +102,7 @@ async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub)
 
 
 async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub) -> None:
-    """At the deadline the hub is asked once more, and the event carries status and progress."""
+    """At the deadline the hub is asked once more, the event carries status and progress, and nothing is left open."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60)
 
     event = await run_trigger(make_trigger(evaluation_id, deadline=time.time() + 0.5, poke_interval=30, max_wait=30))
@@ -110,6 +110,9 @@ async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub
     assert event["outcome"] == "timeout"
     assert event["evaluation"]["status"] == "queued"
     assert oxen_hub.requests_for(evaluation_id) == 2
+    async with asyncio.timeout(1):
+        while oxen_hub.connections_open:
+            await asyncio.sleep(0.01)
 
 
 async def test_deadline_that_passed_before_the_start_is_a_timeout(oxen_hub: LocalHub) -> None:
@@ -222,6 +225,8 @@ async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        while oxen_hub.connections_open:
+            await asyncio.sleep(0.01)
 
         assert time.monotonic() - began < 1
         assert not pool._clients

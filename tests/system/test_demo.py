@@ -86,7 +86,7 @@ def test_interrupted_demo_leaves_nothing_running(
 ) -> None:
     """However it is interrupted, even twice, while Airflow starts, everything it started is stopped."""
     process = _demo(start)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(_left_over()) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.2)

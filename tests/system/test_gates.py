@@ -7,6 +7,7 @@ its deferral for the one that resumed, and fails that.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
     from demo.standalone import AirflowStandalone
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(500)]
 
 DAG = "gate_in_each_way"
 WAYS = ["deferred", "poke", "reschedule"]
@@ -25,15 +26,25 @@ WAYS = ["deferred", "poke", "reschedule"]
 @pytest.fixture(scope="module")
 def runs(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, dict[str, dict[str, Any]]]:
     """A run for each end, side by side; the tasks of each, by name."""
-    for end in ("completed", "errored", "cancelled"):
-        evaluation_id = hub.add_evaluation(end=end, seconds=10, rows=50)
+    ends = ("completed", "errored", "cancelled")
+    for end in ends:
+        hub.add_evaluation(f"all-{end}", seconds=3600)
         hub.add_evaluation(f"never-{end}", seconds=3600)
-        real_airflow.trigger(DAG, end, {"evaluation_id": evaluation_id})
-    found = {}
-    for end in ("completed", "errored", "cancelled"):
+        real_airflow.trigger(DAG, end, {"evaluation_id": f"all-{end}"})
+
+    def found(end: str) -> dict[str, dict[str, Any]]:
+        return {task["task_id"]: task for task in real_airflow.task_instances(DAG, end)}
+
+    # The evaluations begin to run once they are waited for, however long these fifteen workers took to start.
+    deadline = time.monotonic() + 150
+    while {found(end)[way]["state"] for end in ends for way in ("deferred", "soft")} != {"deferred"}:
+        assert time.monotonic() < deadline, {end: found(end) for end in ends}
+        time.sleep(0.5)
+    for end in ends:
+        hub.add_evaluation(f"all-{end}", end=end, seconds=10, rows=50)
+    for end in ends:
         real_airflow.wait_for_run(DAG, end, limit_seconds=200)
-        found[end] = {task["task_id"]: task for task in real_airflow.task_instances(DAG, end)}
-    return found
+    return {end: found(end) for end in ends}
 
 
 @pytest.mark.parametrize("way", [*WAYS, "soft"])

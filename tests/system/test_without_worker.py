@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -19,11 +20,11 @@ from demo.standalone import AirflowStandalone
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(500)]
 
 _DAGS = Path(__file__).parent / "dags_without_worker"
 #: How long one gate may take, in seconds: most of it is Airflow's own loops.
-_LIMIT_SECONDS = 90.0
+_LIMIT_SECONDS = 150.0
 
 
 class Lab:
@@ -153,7 +154,7 @@ def test_deadline_counts_from_the_attempt(lab: Lab, dag_id: str, seconds: float)
     log = lab.gate_log(dag_id, run_id)
     assert "Timed out" in log
     assert "Last seen queued: 0 of 1,000 rows" in log
-    assert seconds - 4 < gate["duration"] < seconds + 20
+    assert seconds - 4 < gate["duration"] < seconds + 90  # Airflow's own timeout is ten minutes later
 
 
 def test_each_retry_begins_in_the_triggerer(lab: Lab) -> None:
@@ -244,33 +245,51 @@ def test_mapped_gates_begin_on_workers(lab: Lab) -> None:
 
 def test_deadline_survives_the_triggerer(lab: Lab) -> None:
     """Another triggerer that takes up a wait keeps to the deadline that counts from the start of the attempt."""
+    airflow = lab.airflow
     evaluation_id = lab.hub.add_evaluation(seconds=600)
-    run_id = lab.start("failover", [evaluation_id])
-    lab.wait(lambda: lab.hub.requests_for(evaluation_id) > 2, "the first looks")
-    began_at = datetime.fromisoformat(lab.gate("failover", run_id)["start_date"]).timestamp()
-    triggerers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "triggerer" in " ".join(process.info["cmdline"] or [])
-        and process.environ().get("AIRFLOW_HOME") == str(lab.airflow.home)
-    ]
-    assert triggerers
-    for process in triggerers:
-        process.kill()
-    looks = lab.hub.requests_for(evaluation_id)
-
-    with (lab.airflow.home / "second-triggerer.log").open("wb") as log:
-        other = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "triggerer"], env=lab.airflow.env, stdout=log, stderr=log
-        )
+    with (airflow.home / "second-triggerer.log").open("wb") as log:
+        command = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"]
+        second = subprocess.Popen(command, env=airflow.env, stdout=log, stderr=log)
     try:
+        # Both run before the wait begins, so that its timeout does not pass while one starts.
+        lab.wait(lambda: len(_triggerer_jobs(airflow)) == 2, "the second triggerer")
+        run_id = lab.start("failover", [evaluation_id])
+        lab.wait(lambda: lab.hub.requests_for(evaluation_id) > 2, "the first looks")
+        gate = lab.gate("failover", run_id)
+        began_at = datetime.fromisoformat(gate["start_date"]).timestamp()
+        of_second = {second.pid, *(child.pid for child in psutil.Process(second.pid).children(recursive=True))}
+        in_second = gate["triggerer_job"]["id"] == max(_triggerer_jobs(airflow))
+        killed = [process for process in _triggerers(airflow) if (process.pid in of_second) is in_second]
+        assert killed
+        for process in killed:
+            process.kill()
+        looks = lab.hub.requests_for(evaluation_id)
+
         lab.wait(lambda: lab.gate("failover", run_id)["state"] == "failed", "the end of the wait")
     finally:
-        other.terminate()
-        other.wait(30)
+        second.terminate()
+        second.wait(30)
 
     assert lab.hub.requests_for(evaluation_id) > looks + 2
     told = re.search(r"had not ended by ([\d-]+ [\d:]+) UTC", lab.gate_log("failover", run_id))
     assert told is not None
     deadline = datetime.fromisoformat(told[1]).replace(tzinfo=timezone.utc).timestamp()
     assert deadline == pytest.approx(began_at + 40, abs=1.5)
+
+
+def _triggerer_jobs(airflow: AirflowStandalone) -> list[int]:
+    """Tell the ids of the triggerers that Airflow takes for alive."""
+    found = airflow.get("/jobs", job_type="TriggererJob", is_alive=True)
+    return [job["id"] for job in found["jobs"]]
+
+
+def _triggerers(airflow: AirflowStandalone) -> list[psutil.Process]:
+    """Find the processes of all triggerers of an Airflow."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "triggerer" not in " ".join(process.info["cmdline"] or []):
+                continue
+            if process.environ().get("AIRFLOW_HOME") == str(airflow.home):
+                found.append(process)
+    return found

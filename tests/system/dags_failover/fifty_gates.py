@@ -21,5 +21,12 @@ def one_gate() -> None:
     OxenEvaluationSensor(task_id="gate", evaluation_id="{{ params.evaluation_id }}", **COMMON)
 
 
+@dag(schedule=None, params={"evaluation_id": ""})
+def numbered_gate() -> None:
+    """An evaluation for each attempt: ``x-1``, then ``x-2``."""
+    OxenEvaluationSensor(task_id="gate", evaluation_id="{{ params.evaluation_id }}-{{ ti.try_number }}", **COMMON)
+
+
 fifty_gates()
 one_gate()
+numbered_gate()
