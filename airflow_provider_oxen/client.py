@@ -60,7 +60,13 @@ def sync_session(config: ClientConfig) -> Iterator[requests.Session]:
         def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
             conn.cert_reqs = "CERT_NONE" if config.verify is False else "CERT_REQUIRED"
 
-    with requests.Session() as session:
+    class Session(requests.Session):
+        """Leaves redirects alone: requests reads where one points even if it is not to follow, and may fail at it."""
+
+        def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+            return None
+
+    with Session() as session:
         session.trust_env = False
         session.verify = config.verify is not False
         session.proxies = {"http": config.proxy, "https": config.proxy} if config.proxy else {}

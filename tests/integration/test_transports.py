@@ -94,6 +94,7 @@ FAULTS = [
     (Respond(403), OxenAuthenticationError),
     (Respond(404), OxenNotFoundError),
     (Respond(302, headers={"Location": "https://elsewhere.example/"}), OxenBadRequestError),
+    (Respond(302, headers={"Location": "http://["}), OxenBadRequestError),
     (Respond(200, b"<html>Sign in to the proxy</html>", {"Content-Type": "text/html"}), OxenInvalidResponseError),
     (Respond(200, b'{"status": "success", "evaluation": {"id"'), OxenInvalidResponseError),
     (Respond(200, b""), OxenInvalidResponseError),
