@@ -216,6 +216,9 @@ def _error_for_status_code(
             f"deleted.{foreign}"
         )
         return _error(OxenNotFoundError, request, response, message, envelope)
+    if code == 407:
+        message = "407: the proxy asks for a login. Check the connection's extra field 'proxy'"
+        return _error(OxenBadRequestError, request, response, message, envelope)
     if code == 429:
         pause = _read_retry_after(response.headers.get("retry-after"), now)
         message = "429: too many requests" + ("" if pause is None else f", asked to wait {pause:g} s")

@@ -142,7 +142,8 @@ def _read_address(
     host = (host or "").strip() or DEFAULT_HOST
     schema = (schema or "").strip().lower() or None
     if schema not in (None, *_SCHEMES):
-        raise field_error("schema", f"must be https or http, but is {schema!r}")
+        # Not quoted: in a URI whose key has an unencoded slash, the rest of the key is what arrives here.
+        raise field_error("schema", "must be https or http (in a URI, the API key has to be percent-encoded)")
     if host.count(":") > 1 and "://" not in host and not host.startswith("["):
         host = f"[{host}]"  # a bare IPv6 address
     try:

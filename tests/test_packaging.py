@@ -183,6 +183,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         "msgspec",
         "pendulum",
         "requests",
+        "urllib3",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -44,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         try:
             hub = stack.enter_context(LocalHub(port=options.port, api_key=options.api_key))
-        except OSError as error:
-            parser.error(f"port {options.port} cannot be used ({error.strerror})")
+        except (OSError, OverflowError) as error:  # the latter: no port has such a number
+            parser.error(f"port {options.port} cannot be used ({getattr(error, 'strerror', error)})")
         print(f"Oxen hub at {hub.url}")
         print(f"AIRFLOW_CONN_OXEN_DEFAULT={hub.connection_uri}")
         for end, seconds in options.evaluation:
@@ -60,9 +61,12 @@ def _read_evaluation(text: str) -> tuple[str, float]:
     if end not in ("completed", "errored", "cancelled"):
         raise argparse.ArgumentTypeError(f"{end!r} is none of completed, errored, cancelled")
     try:
-        return end, float(seconds or 10)
+        number = float(seconds or 10)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{seconds!r} is no number of seconds") from None
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{seconds!r} is no number of seconds")
+    return end, number
 
 
 if __name__ == "__main__":

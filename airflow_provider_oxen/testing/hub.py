@@ -197,7 +197,8 @@ class LocalHub:
             self._record(request, None)
             _disconnect(request, what)
             return web.Response(status=500)
-        if refusal := self._refuse(request):
+        # "is not None": before aiohttp 3.12, a response is a mapping, and an empty one is false.
+        if (refusal := self._refuse(request)) is not None:
             return refusal
         if scenario is None:
             return await self._not_found(request)
@@ -218,8 +219,10 @@ class LocalHub:
         return response
 
     async def _authorize(self, request: web.Request) -> web.StreamResponse:
+        if (refusal := self._refuse(request)) is not None:
+            return refusal
         body = json.dumps({"status": "success", "user": {"name": "Ox", "email": "ox@example.com"}}).encode()
-        return self._refuse(request) or self._answer(request, 200, body, {"Content-Type": "application/json"})
+        return self._answer(request, 200, body, {"Content-Type": "application/json"})
 
     async def _not_found(self, request: web.Request) -> web.StreamResponse:
         return self._error(request, 404, "resource_not_found", "Not found")

@@ -7,11 +7,12 @@ one side is seen on the other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = ["Alter", "Delay", "Disconnect", "End", "Fault", "Respond", "Scenario", "Trickle", "from_evaluation_id"]
 
@@ -114,6 +115,15 @@ class Scenario:
     error_message: str = "the model returned no answer for row 601"
     faults: tuple[Fault, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse at once what the hub could not act out when it is asked."""
+        if self.end not in get_args(End):
+            raise ValueError(f"end must be one of {', '.join(get_args(End))}, but is {self.end!r}")
+        if isinstance(self.seconds, str) or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"seconds must be a finite number, 0 or more, but is {self.seconds!r}")
+        if not isinstance(self.rows, int) or self.rows < 0:
+            raise ValueError(f"rows must be a whole number, 0 or more, but is {self.rows!r}")
 
     def fault_for(self, request_number: int) -> Fault | None:
         """Find what goes wrong with the n-th request."""

@@ -73,6 +73,19 @@ def test_hub_asks_for_the_key_and_counts() -> None:
         assert [request.status_code for request in hub.requests] == [401, 200, 404]
 
 
+def test_wrong_key_is_refused_wherever_it_is_sent() -> None:
+    """The answer to who one is asks for the key as well."""
+    with LocalHub(api_key="right") as hub:
+        assert [ask(hub.url, key).status_code for key in ("wrong", "right")] == [401, 200]
+
+
+@pytest.mark.parametrize("wrong", [{"end": "complete"}, {"seconds": "3"}, {"seconds": float("nan")}, {"rows": -1}])
+def test_scenario_that_cannot_be_acted_out_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    """A slip in a test's scenario is an error in the line that has it, and no evaluation that never ends."""
+    with LocalHub() as hub, pytest.raises(ValueError, match=next(iter(wrong))):
+        hub.add_evaluation(**wrong)
+
+
 def test_time_begins_with_the_first_request() -> None:
     """However long ago an evaluation was added, it is queued when it is first asked for."""
     with LocalHub() as hub:
@@ -145,7 +158,16 @@ def test_command_runs_a_hub_until_it_is_interrupted(command: list[subprocess.Pop
     assert process.wait(10) == 0
 
 
-@pytest.mark.parametrize("arguments", [["--evaluation", "done"], ["--evaluation", "errored:soon"], ["--port", "busy"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--evaluation", "done"],
+        ["--evaluation", "errored:soon"],
+        ["--evaluation", "errored:nan"],
+        ["--port", "busy"],
+        ["--port", "99999"],
+    ],
+)
 def test_command_says_what_is_wrong_in_a_line(arguments: list[str]) -> None:
     """An argument that cannot be used, or a port that is taken, ends the command with a line that says so."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -133,6 +133,11 @@ def test_completed_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
     assert "prompt" not in result.returned
 
 
+def test_every_argument_that_names_the_evaluation_is_templated() -> None:
+    """Jinja is rendered in what says which evaluation is meant and with which connection it is asked for."""
+    assert set(OxenEvaluationSensor.template_fields) == {"namespace", "repo_name", "evaluation_id", "oxen_conn_id"}
+
+
 def test_return_value_has_the_fields_of_the_contract(oxen_hub: LocalHub) -> None:
     """What a gate returns has the very fields of the hub's document, but for the prompt."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)
@@ -467,14 +472,15 @@ def test_defaults_do_not_depend_on_the_mode() -> None:
     assert numbers == {(10.0, 60.0, 600.0, 604_800)}
 
 
-def test_trigger_gets_every_argument(oxen_hub: LocalHub) -> None:
+def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the sensor was told reaches the trigger: nothing is dropped on the way."""
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_OTHER", oxen_hub.connection_json)
     sensor = OxenEvaluationSensor(
         task_id="gate",
         namespace="n",
         repo_name="r",
         evaluation_id=oxen_hub.add_evaluation("e", seconds=60),
-        oxen_conn_id="oxen_default",
+        oxen_conn_id="oxen_other",
         poke_interval=3,
         max_wait=4,
         timeout=100,
@@ -492,7 +498,7 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub) -> None:
         "namespace": "n",
         "repo_name": "r",
         "evaluation_id": "e",
-        "oxen_conn_id": "oxen_default",
+        "oxen_conn_id": "oxen_other",
         "poke_interval": 3.0,
         "max_wait": 4.0,
         "retry_window": 5.0,

@@ -323,6 +323,76 @@ def test_proxy_is_used(fetch: Fetch, oxen_hub: LocalHub, set_connection: Callabl
     assert fetch(oxen_hub.add_evaluation(seconds=0)).status == "completed"
 
 
+@contextlib.contextmanager
+def tunnel(*, status: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a proxy that answers CONNECT with a status, and lets through what follows a 200; give its requests' heads."""
+    heads: list[bytes] = []
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65_536)
+            heads.append(head)
+            client.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+            if status.startswith(b"200"):
+                host, port = head.split()[1].decode().rsplit(":", 1)
+                with socket.create_connection((host, int(port))) as hub:
+                    back = threading.Thread(target=pump, args=(hub, client), daemon=True)
+                    back.start()
+                    pump(client, hub)
+                    back.join(10)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield f"http://user:word@127.0.0.1:{listener.getsockname()[1]}", heads
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _set_proxy(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, proxy: str, ca_file: Path) -> None:
+    extra = {"proxy": proxy, "verify": str(ca_file)}
+    connection = {"conn_type": "oxen", "host": hub.url, "password": hub.api_key, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
+
+
+def test_proxy_is_tunnelled_through_to_a_hub_with_tls(
+    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The proxy gets its own login and never the API key; the hub's certificate is checked behind it."""
+    with tunnel(status=b"200 Connected") as (proxy, heads):
+        _set_proxy(monkeypatch, tls_hub, proxy, tmp_path / "ca.pem")
+
+        assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+
+    (head,) = heads
+    assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in head
+    assert tls_hub.api_key.encode() not in head
+
+
+def test_proxy_that_refuses_is_named(
+    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A proxy that lets nothing through is said to be that, without its password."""
+    with tunnel(status=b"407 Proxy Authentication Required") as (proxy, _):
+        _set_proxy(monkeypatch, tls_hub, proxy, tmp_path / "ca.pem")
+
+        with pytest.raises(OxenUnreachableError, match="extra field 'proxy'") as caught:
+            fetch(tls_hub.add_evaluation(seconds=0))
+
+    assert "word" not in str(caught.value)
+
+
 def test_environment_is_not_asked_for_a_proxy(
     fetch: Fetch, oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

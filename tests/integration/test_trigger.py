@@ -212,6 +212,16 @@ async def test_intervals_are_kept(
     assert least <= oxen_hub.requests_for(evaluation_id) <= most
 
 
+async def test_looks_are_further_apart_than_poke_interval_where_max_wait_allows(oxen_hub: LocalHub) -> None:
+    """``max_wait`` reaches the wait: while looks fail, they go apart, up to it."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(Fault(Respond(503), count=4),))
+
+    await run_trigger(make_trigger(evaluation_id, poke_interval=0.05, max_wait=0.4))
+
+    times = [request.at for request in oxen_hub.requests]
+    assert times[4] - times[3] >= 0.2  # half of the sleep is certain
+
+
 async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub: LocalHub) -> None:
     """Cancelling the trigger, as Airflow does with a task that was cleared, ends it in a second in any state."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(30), first=2),))

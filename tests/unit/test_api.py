@@ -204,6 +204,7 @@ PASSWORD, NAMES = "connection's password field", "namespace, repo_name and evalu
         (401, "OxenAuthenticationError", PASSWORD),
         (403, "OxenAuthenticationError", PASSWORD),
         (404, "OxenNotFoundError", NAMES),
+        (407, "OxenBadRequestError", "the connection's extra field 'proxy'"),
         (408, "OxenServerError", "could not answer"),
         (409, "OxenBadRequestError", NAMES),
         (418, "OxenBadRequestError", NAMES),

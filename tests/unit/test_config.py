@@ -117,6 +117,14 @@ def test_unusable_field_is_named(fields: dict[str, Any], field: str, words: str)
     assert words in str(caught.value)
 
 
+def test_schema_is_not_shown() -> None:
+    """A key with a slash that was not encoded in a URI arrives as schema, and is not shown."""
+    with pytest.raises(OxenConfigError, match=r"field 'schema'.*percent-encoded") as caught:
+        _read(host="", port=123, schema="rest-of-the-key@hub.oxen.ai")
+
+    assert "rest-of-the-key" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "host",
     [
