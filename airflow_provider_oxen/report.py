@@ -73,6 +73,11 @@ def describe_outcome(ref: EvaluationRef, outcome: Outcome) -> str:
         case OutcomeReason.CANCELLED:
             told = evaluation.error_message if evaluation is not None else None
             text = f"{_capital(ref)} was cancelled{ran}{rows}{': ' + told if told else ''}"
+        case OutcomeReason.UNACCEPTED:
+            text = f"{_capital(ref)} completed{ran}{rows}, but accept closes the gate: {outcome.error or 'no reason'}"
+        case OutcomeReason.UNJUDGED:
+            why = outcome.error or "nobody knows why"
+            text = f"{_capital(ref)} completed{ran}{rows}, but accept failed, so the gate stays shut: {why}"
         case OutcomeReason.TIMEOUT:
             by = "" if outcome.deadline is None else f" by {_instant(outcome.deadline)}"
             text = f"Timed out: {ref} had not ended{by}, the deadline of the task. {_last_seen(evaluation)}"

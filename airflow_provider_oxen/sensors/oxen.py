@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
+    from airflow_provider_oxen.accept import Condition
     from airflow_provider_oxen.hooks.oxen import OxenClient
     from airflow_provider_oxen.models import EvaluationRef
     from airflow_provider_oxen.wait import Outcome, Step, Wait
@@ -37,9 +38,10 @@ class OxenEvaluationSensor(BaseSensorOperator):
     The outcome is the same whichever way the sensor waits:
 
     - *completed*: the task succeeds and returns the evaluation;
-    - *errored* or *cancelled*, a deadline that passed, a hub that refuses to answer (wrong key, no such evaluation) or
-      a setting that cannot be used: the task fails at once, without using its ``retries``, with an
-      ``AirflowFailException`` (``AirflowSensorTimeout`` for the deadline). With ``soft_fail`` it is skipped;
+    - *errored* or *cancelled*, *completed* but refused by ``accept``, a deadline that passed, a hub that refuses to
+      answer (wrong key, no such evaluation) or a setting that cannot be used: the task fails at once, without using its
+      ``retries``, with an ``AirflowFailException`` (``AirflowSensorTimeout`` for the deadline). With ``soft_fail`` it
+      is skipped;
     - a hub that is out of reach for longer than ``retry_window``: the task fails and may be retried, with an
       ``AirflowException``.
 
@@ -58,6 +60,12 @@ class OxenEvaluationSensor(BaseSensorOperator):
         ``[sensors] default_timeout`` of the Airflow configuration. Where ``execution_timeout`` is earlier, that counts.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
         With ``silent_fail``, until the timeout.
+    :param accept: asks for more than a completed evaluation: a callable that gets the
+        :class:`~airflow_provider_oxen.models.Evaluation` (without its prompt) and returns True, or False or a text that
+        says why not, which closes the gate for good. Several in a list are asked in order. Ready-made ones are in
+        :mod:`airflow_provider_oxen.accept`. It is called on a worker. Where it raises, or returns something else, the
+        task fails and may be retried, whatever ``soft_fail`` says; an ``AirflowFailException`` or an
+        ``AirflowSkipException`` of its own counts as it is. None (the default): every completed evaluation will do.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
         3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
         and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow asks no pool before it
@@ -90,6 +98,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         poke_interval: timedelta | float = 10,
         max_wait: timedelta | float | None = 60,
         retry_window: timedelta | float = 600,
+        accept: Condition | Sequence[Condition] | None = None,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
         **kwargs: Any,
@@ -108,6 +117,9 @@ class OxenEvaluationSensor(BaseSensorOperator):
         self.oxen_conn_id = oxen_conn_id
         self.deferrable = deferrable
         self.retry_window = _to_seconds(retry_window)
+        self.accept = accept
+        if accept is not None:
+            _check_accept(accept, end_from_trigger=end_from_trigger)
         if self.poke_interval <= 0:
             raise ValueError("poke_interval must be above 0 seconds")
         # A mapped task is made anew on its worker, with rendered values: those are execute()'s to judge.
@@ -284,10 +296,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
         from airflow_provider_oxen import report
         from airflow_provider_oxen.wait import OutcomeReason
 
-        message = report.describe_outcome(self._ref, outcome)
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and self.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
+        outcome = self._judge(outcome)
+        message = report.describe_outcome(self._ref, outcome)
         if result is not None and outcome.reason is OutcomeReason.COMPLETED:
             self.log.info("%s The gate opens.", message)
             return result
@@ -297,6 +310,30 @@ class OxenEvaluationSensor(BaseSensorOperator):
         if outcome.reason is OutcomeReason.TIMEOUT:
             raise AirflowSensorTimeout(message)
         raise (AirflowFailException if outcome.is_final else AirflowException)(message)
+
+    def _judge(self, outcome: Outcome) -> Outcome:
+        from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+        from airflow_provider_oxen.accept import read_conditions
+
+        try:
+            return outcome.judge(read_conditions(self.accept))
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as error:  # the callable may be any code
+            self.log.exception("accept failed")
+            return outcome.leave_unjudged(error)
+
+
+def _check_accept(accept: Condition | Sequence[Condition], *, end_from_trigger: bool) -> None:
+    from airflow_provider_oxen.accept import read_conditions
+
+    read_conditions(accept)
+    if end_from_trigger:
+        raise ValueError(
+            "accept is called on a worker, so it cannot be combined with end_from_trigger=True: leave one of them out. "
+            "start_from_trigger=True may stay: the gate then takes a worker at its end alone"
+        )
 
 
 def _warn(message: str) -> None:

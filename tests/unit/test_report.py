@@ -206,6 +206,22 @@ def test_unreachable() -> None:
     )
 
 
+def test_unaccepted() -> None:
+    """A completed evaluation that ``accept`` refuses is told with the reason."""
+    assert _outcome("unaccepted", _seen("completed", 9, 10, **RUN), error="9 of 10 rows were processed") == (
+        "Evaluation e-1 of ox/customer-intents completed after 3 min 20 s, 9 of 10 rows done, but accept closes the "
+        f"gate: 9 of 10 rows were processed. {SEE}"
+    )
+
+
+def test_unjudged() -> None:
+    """An ``accept`` that failed is named, with its error."""
+    assert _outcome("unjudged", _seen("completed"), error="KeyError: 'x'") == (
+        "Evaluation e-1 of ox/customer-intents completed, but accept failed, so the gate stays shut: KeyError: 'x'. "
+        + SEE
+    )
+
+
 def test_lost() -> None:
     """A trigger that ended without a word leaves the gate shut, and says so."""
     assert _outcome("lost", error="no event", hub=None) == (
