@@ -62,6 +62,10 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.hooks.oxen"]}],
         "sensors": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.sensors.oxen"]}],
         "triggers": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.triggers.oxen"]}],
+        "extra-links": [
+            "airflow_provider_oxen.links.oxen.OxenResultsLink",
+            "airflow_provider_oxen.links.oxen.OxenSourceDataLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "oxen",

@@ -67,7 +67,7 @@ def test_every_dotted_path_in_the_metadata_imports() -> None:
     """Each module and class the metadata names is there."""
     paths = set(_dotted_paths(get_provider_info()))
 
-    assert len(paths) == 4
+    assert len(paths) == 6
     for path in paths:
         module, _, name = path.rpartition(".")
         if name[:1].isupper():

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen import workerless
+from airflow_provider_oxen.links.oxen import LINKS, read_addresses
 from airflow_provider_oxen.parameters import check_path_parameter
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_oxen.accept import Condition
     from airflow_provider_oxen.hooks.oxen import OxenClient
-    from airflow_provider_oxen.models import EvaluationRef
+    from airflow_provider_oxen.models import Evaluation, EvaluationRef
     from airflow_provider_oxen.wait import Outcome, Step, Wait
 
 __all__ = ["OxenEvaluationSensor"]
@@ -80,6 +81,9 @@ class OxenEvaluationSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
+    operator_extra_links = LINKS
+    #: Address of each link, by its XCom key; None before the evaluation was seen.
+    link_addresses: dict[str, str] | None = None
     ui_color = "#e7dfc6"
     # Set for each gate that is not mapped. On the class there is none, so that a mapped gate begins on a worker:
     # Airflow would make the triggers of all its instances from the same arguments.
@@ -118,6 +122,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.retry_window = _to_seconds(retry_window)
         self.accept = accept
+        self._links_pushed: dict[str, str] = {}
         if accept is not None:
             _check_accept(accept, end_from_trigger=end_from_trigger)
         if self.poke_interval <= 0:
@@ -168,9 +173,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
                     wait, step = self._look(client, wait)
                     if isinstance(step, Outcome):
                         break
+                    reschedules = self.reschedule and wait.failing_since is None
+                    self._push_links(context, process_goes_on=not (self.deferrable or reschedules))
                     if self.deferrable:
                         self._defer(wait)
-                    if self.reschedule and wait.failing_since is None:
+                    if reschedules:
                         raise reschedule_exception(datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds))
                     # While the hub is out of reach, a look is repeated here even when rescheduling: for how long it
                     # has been is known to this process alone.
@@ -248,7 +255,6 @@ class OxenEvaluationSensor(BaseSensorOperator):
 
         from airflow_provider_oxen import report
         from airflow_provider_oxen.exceptions import OxenError
-        from airflow_provider_oxen.models import Evaluation
         from airflow_provider_oxen.wait import Outcome
 
         seen: Evaluation | OxenError
@@ -257,11 +263,25 @@ class OxenEvaluationSensor(BaseSensorOperator):
         except OxenError as error:
             seen = error
         after, step = wait.look(seen, now=time.time(), jitter=random.random())
+        self._learn_links(after.evaluation, client.hub)
         if isinstance(step, Outcome):
             return after, replace(step, hub=client.hub)
         if line := report.describe_step(self._ref, wait, after, step, seen):
             self.log.log(*line)
         return after, step
+
+    def _learn_links(self, evaluation: Evaluation | None, hub: str | None) -> None:
+        if evaluation is not None and hub is not None:
+            self.link_addresses = read_addresses(self._ref, evaluation, hub)
+
+    def _push_links(self, context: Context, *, process_goes_on: bool = False) -> None:
+        """Show the links. Airflow 3 asks for them when the task's process ends; delete the rest with Airflow 2."""
+        if AIRFLOW_V_3_0_PLUS and not process_goes_on:
+            return
+        for key, address in (self.link_addresses or {}).items():
+            if address != self._links_pushed.get(key, ""):
+                context["ti"].xcom_push(key=key, value=address)
+                self._links_pushed[key] = address
 
     def _defer(self, wait: Wait) -> None:
         from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
@@ -296,6 +316,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
         from airflow_provider_oxen import report
         from airflow_provider_oxen.wait import OutcomeReason
 
+        self._learn_links(outcome.evaluation, outcome.hub)
+        self._push_links(context)
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and self.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)

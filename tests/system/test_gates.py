@@ -7,12 +7,15 @@ its deferral for the one that resumed, and fails that.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_oxen.testing import LocalHub
     from demo.standalone import AirflowStandalone
 
@@ -129,6 +132,88 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
     assert strict == [("success", 1), ("failed", 1), ("failed", 1), ("failed", 1)]
     assert soft == [("success", 1), ("skipped", 1), ("skipped", 1), ("skipped", 1)]
     assert "argument 'evaluation_id'" in real_airflow.task_log("mapped_gates", "mixed", "strict", map_index=2)
+
+
+@pytest.fixture(scope="module")
+def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -> Iterator[dict[str, dict[str, Any]]]:
+    """The links of a gate of each kind, as Airflow's page shows them, and the state it was in then."""
+    expected = {
+        "waiting": "deferred",
+        "poking": "running",
+        "open": "success",
+        "failed": "failed",
+        "waiting_without_worker": "deferred",
+        "open_without_worker": "success",
+        "mapped-0": "success",
+        "mapped-1": "success",
+        "unseen": "failed",
+        "elsewhere": "success",
+    }
+    for name, state in expected.items():
+        if name not in ("unseen", "elsewhere"):
+            oxen_public[0].add_evaluation(
+                name,
+                end="errored" if state == "failed" else "completed",
+                seconds=8 if state in ("success", "failed") else 3600,
+                fields={
+                    "resource": {"path": f"data/{name}.parquet", "version": f"commit-{name}"},
+                    "target_branch": "intents",
+                    "target_path": f"results/{name}.parquet",
+                },
+            )
+    real_airflow.trigger("gate_links", "links")
+    found: dict[str, dict[str, Any]] = {}
+    deadline = time.monotonic() + 120
+    while len(found) < len(expected):
+        assert time.monotonic() < deadline, (found, real_airflow.task_instances("gate_links", "links"))
+        for task in real_airflow.task_instances("gate_links", "links"):
+            name = task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}-{task['map_index']}"
+            path = f"/dags/gate_links/dagRuns/links/taskInstances/{task['task_id']}/links"
+            links = real_airflow.get(path, map_index=task["map_index"])["extra_links"]
+            # A task's state changes a moment before its links are there.
+            if task["state"] == expected[name] and (name in ("unseen", "elsewhere") or any(links.values())):
+                found.setdefault(name, links)
+        time.sleep(0.5)
+    yield found
+    real_airflow.patch("/dags/gate_links/dagRuns/links", {"state": "failed"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "waiting",
+        "poking",
+        "open",
+        "failed",
+        "waiting_without_worker",
+        "open_without_worker",
+        "mapped-0",
+        "mapped-1",
+    ],
+)
+def test_links_open_source_and_results(linked: dict, name: str) -> None:
+    """A gate links to its source data at its version and its results at their branch, in whatever state it is."""
+    start = "https://www.oxen.ai/ox/customer-intents/file"
+
+    assert linked[name] == {
+        "Source data on Oxen": f"{start}/commit-{name}/data/{name}.parquet",
+        "Results on Oxen": f"{start}/intents/results/{name}.parquet",
+    }
+
+
+@pytest.mark.parametrize("name", ["unseen", "elsewhere"])
+def test_no_link_is_made_up(linked: dict, name: str) -> None:
+    """An evaluation that was never seen, and one on another hub, have no links."""
+    assert set(linked[name].values()) == {None}
+
+
+def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowStandalone) -> None:
+    """No worker started for the links' sake."""
+    assert linked
+    folder = real_airflow.home / "logs" / "dag_id=gate_links" / "run_id=links"
+
+    for name in ("waiting_without_worker", "open_without_worker"):
+        assert [path.name for path in (folder / f"task_id={name}").rglob("*.log") if ".trigger." not in path.name] == []
 
 
 def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
