@@ -48,6 +48,15 @@ CONNECTION_FIELDS: dict[str, Any] = {
     },
 }
 
+_ASSET_URIS = [
+    {
+        "schemes": ["oxen"],
+        "handler": "airflow_provider_oxen.assets.sanitize_uri",
+        "factory": "airflow_provider_oxen.assets.create_asset",
+        "to_openlineage_converter": "airflow_provider_oxen.assets.convert_asset_to_openlineage",
+    }
+]
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe this provider, in the form of Airflow's ``provider_info.schema.json``."""
@@ -66,6 +75,8 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_oxen.links.oxen.OxenResultsLink",
             "airflow_provider_oxen.links.oxen.OxenSourceDataLink",
         ],
+        "asset-uris": _ASSET_URIS,
+        "dataset-uris": _ASSET_URIS,  # Airflow 2's name for them; delete with it
         "connection-types": [
             {
                 "connection-type": "oxen",

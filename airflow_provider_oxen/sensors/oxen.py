@@ -21,6 +21,7 @@ from airflow_provider_oxen.links.oxen import LINKS, read_addresses
 from airflow_provider_oxen.parameters import check_path_parameter
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
@@ -75,6 +76,10 @@ class OxenEvaluationSensor(BaseSensorOperator):
         that no worker process starts for it. From Airflow 3.3 on. A task with outlets or an ``on_success_callback``
         ends on a worker, as does any where a listener is installed (OpenLineage, say), and a warning says why. Where
         the evaluation did not complete, the task always ends on a worker.
+    An outlet whose URI begins with ``oxen://`` (see :mod:`airflow_provider_oxen.assets`) gets an event when the gate
+    opens, which tells of the evaluation. Airflow's OpenLineage provider, where installed, is told of the data that goes
+    in and comes out (see :mod:`airflow_provider_oxen.lineage`). The task's page links to both, on the public hub.
+
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.models.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, there
         for a failed gate too, so that callbacks and downstream tasks can read what was last seen.
@@ -123,6 +128,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         self.retry_window = _to_seconds(retry_window)
         self.accept = accept
         self._links_pushed: dict[str, str] = {}
+        self._outcome: Outcome | None = None
         if accept is not None:
             _check_accept(accept, end_from_trigger=end_from_trigger)
         if self.poke_interval <= 0:
@@ -225,6 +231,26 @@ class OxenEvaluationSensor(BaseSensorOperator):
             reason = OutcomeReason.TIMEOUT if is_trigger_timeout(error) else OutcomeReason.LOST
             return self._conclude(context, Outcome(reason, error=f"Airflow ended the trigger ({error})"))
 
+    def get_openlineage_facets_on_complete(
+        self,
+        task_instance: Any,  # noqa: ARG002  # OpenLineage's signature
+    ) -> OperatorLineage[Any, Any] | None:
+        """
+        Tell OpenLineage about the evaluation. Airflow's OpenLineage provider calls this when the task has ended.
+
+        :param task_instance: is not needed: the sensor has just concluded its wait in the same process.
+        :return: see :func:`airflow_provider_oxen.lineage.describe_run`; None where there was no wait.
+        """
+        if self._outcome is None:
+            return None
+        from airflow_provider_oxen.lineage import describe_run
+
+        return describe_run(self._ref, self._outcome)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage why the gate stayed shut. As :meth:`get_openlineage_facets_on_complete`."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
     @property
     def _ref(self) -> EvaluationRef:
         from airflow_provider_oxen.models import EvaluationRef
@@ -321,9 +347,14 @@ class OxenEvaluationSensor(BaseSensorOperator):
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and self.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
-        outcome = self._judge(outcome)
+        self._outcome = outcome  # should accept end the task itself
+        self._outcome = outcome = self._judge(outcome)
         message = report.describe_outcome(self._ref, outcome)
-        if result is not None and outcome.reason is OutcomeReason.COMPLETED:
+        if result is not None and outcome.evaluation is not None and outcome.reason is OutcomeReason.COMPLETED:
+            if self.outlets:
+                from airflow_provider_oxen.assets import add_to_events
+
+                add_to_events(self.outlets, context["outlet_events"], outcome.evaluation)
             self.log.info("%s The gate opens.", message)
             return result
         if self.never_fail or (self.soft_fail and outcome.is_final):

@@ -105,6 +105,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
         ("example_oxen_gate", {"evaluation_id": "completed-8s-gate"}),
         ("example_oxen_gate_from_task", {"evaluation_id": "completed-8s-task"}),
         ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
+        ("example_oxen_asset", {"evaluation_id": "completed-8s-asset"}),
         ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-8s-a", "completed-9s-b"]}),
     ],
 )
@@ -115,6 +116,51 @@ def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: st
 
     assert real_airflow.wait_for_run(dag_id, "example") == "success"
     assert len(hub.requests) > asked
+
+
+def test_asset_of_a_gate_starts_the_next_pipeline(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
+    evaluation_id = hub.add_evaluation(seconds=5, rows=50)
+    known = len(real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"])
+    real_airflow.trigger("example_oxen_asset", "asset", {"evaluation_id": evaluation_id})
+
+    assert real_airflow.wait_for_run("example_oxen_asset", "asset") == "success"
+    (event,) = (
+        event
+        for event in real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+        if event["source_run_id"] == "asset"
+    )
+    assert event["uri"] == "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
+    assert event["extra"] == {
+        "evaluation_id": evaluation_id,
+        "commit": "0123456789abcdef",
+        "rows": 50,
+        "tokens": 1250,
+        "credits": 0.05,
+    }
+    deadline = time.monotonic() + 60
+    while len(runs := real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]) <= known:
+        assert time.monotonic() < deadline, "no run began"
+        time.sleep(0.3)
+    run_id = max(runs, key=lambda run: run["run_after"])["dag_run_id"]
+    assert real_airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
+    told = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
+    assert f"{evaluation_id}: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits" in told
+
+
+def test_gate_that_stays_shut_produces_no_asset(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """An evaluation that ``accept`` refuses fails the task for good, and the asset has no event of it."""
+    evaluation_id = hub.add_evaluation(seconds=5, fields={"credits_used": 25.5})
+    real_airflow.trigger("example_oxen_asset", "refused", {"evaluation_id": evaluation_id})
+
+    assert real_airflow.wait_for_run("example_oxen_asset", "refused") == "failed"
+    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in real_airflow.task_log(
+        "example_oxen_asset", "refused", "gate"
+    )
+    events = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert "refused" not in {event["source_run_id"] for event in events}
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate") is None
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate", "evaluation")["credits_used"] == 25.5
 
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
