@@ -44,8 +44,11 @@ def public_hub(folder: Path, *, api_key: str = "public-hub-key") -> Iterator[tup
 
 @contextlib.contextmanager
 def _proxy(hub_port: int) -> Iterator[str]:
+    clients: set[socket.socket] = set()
+
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            clients.add(self.connection)
             asked = self.rfile.readline().split()
             while self.rfile.readline().strip():
                 pass
@@ -59,11 +62,7 @@ def _proxy(hub_port: int) -> Iterator[str]:
                 _pump(self.connection, hub)
                 back.join()
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = False
-
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
@@ -71,6 +70,9 @@ def _proxy(hub_port: int) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+            for client in clients:  # the server waits for their threads, and the hub is to see them go
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

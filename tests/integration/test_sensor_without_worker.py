@@ -125,7 +125,22 @@ async def test_links_are_stored_from_the_triggerer(comms: FakeComms, tmp_path: P
 
     links = {message.key: message.value for message in comms.sent if message.key.startswith("_link_")}
     assert links == ADDRESSES
-    assert [looks for message, looks in zip(comms.sent, comms.notes, strict=True) if message.key in ADDRESSES] == [1, 1]
+    told = zip(comms.sent, comms.notes, strict=True)
+    assert [looks for message, looks in told if message.key in ADDRESSES] == [1, 1]
+
+
+@needs_3_3
+@pytest.mark.parametrize(("try_number", "stored"), [(1, {}), (2, dict.fromkeys(ADDRESSES, ""))])
+async def test_links_of_an_earlier_attempt_are_taken_away(
+    oxen_hub: LocalHub, comms: FakeComms, try_number: int, stored: dict[str, str]
+) -> None:
+    """Where there is no address, nothing is stored in a first attempt; in a later one, what was there goes."""
+    trigger = _trigger(oxen_hub.add_evaluation(seconds=0.2))
+    trigger.task_instance.try_number = try_number
+
+    await _event(trigger)
+
+    assert {message.key: message.value for message in comms.sent if message.key in ADDRESSES} == stored
 
 
 @needs_3_3

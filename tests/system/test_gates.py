@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_oxen.testing import LocalHub
     from demo.standalone import AirflowStandalone
 
@@ -105,12 +103,11 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
         ("example_oxen_gate", {"evaluation_id": "completed-8s-gate"}),
         ("example_oxen_gate_from_task", {"evaluation_id": "completed-8s-task"}),
         ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
-        ("example_oxen_asset", {"evaluation_id": "completed-8s-asset"}),
         ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-8s-a", "completed-9s-b"]}),
     ],
 )
 def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: str, conf: dict) -> None:
-    """Each example, run as its table says, ends well after having asked the hub."""
+    """Each example, run as its table says, ends well after having asked the hub. That of the asset is run below."""
     asked = len(hub.requests)
     real_airflow.trigger(dag_id, "example", conf)
 
@@ -118,47 +115,46 @@ def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: st
     assert len(hub.requests) > asked
 
 
-def test_asset_of_a_gate_starts_the_next_pipeline(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
-    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
-    evaluation_id = hub.add_evaluation(seconds=5, rows=50)
-    known = len(real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"])
-    real_airflow.trigger("example_oxen_asset", "asset", {"evaluation_id": evaluation_id})
+@pytest.fixture(scope="module")
+def produced(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, str]:
+    """A run of the asset's example that is accepted and one that is refused, side by side; how each ended."""
+    hub.add_evaluation("accepted", seconds=8, rows=50)
+    hub.add_evaluation("refused", seconds=8, fields={"credits_used": 25.5})
+    for evaluation_id in ("accepted", "refused"):
+        real_airflow.trigger("example_oxen_asset", evaluation_id, {"evaluation_id": evaluation_id})
+    return {run_id: real_airflow.wait_for_run("example_oxen_asset", run_id) for run_id in ("accepted", "refused")}
 
-    assert real_airflow.wait_for_run("example_oxen_asset", "asset") == "success"
-    (event,) = (
-        event
-        for event in real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
-        if event["source_run_id"] == "asset"
-    )
+
+def test_asset_of_a_gate_starts_the_next_pipeline(produced: dict, real_airflow: AirflowStandalone) -> None:
+    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
+    assert produced["accepted"] == "success"
+    (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert (event["source_run_id"], event["source_task_id"]) == ("accepted", "gate")
     assert event["uri"] == "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
     assert event["extra"] == {
-        "evaluation_id": evaluation_id,
+        "evaluation_id": "accepted",
         "commit": "0123456789abcdef",
         "rows": 50,
         "tokens": 1250,
         "credits": 0.05,
     }
     deadline = time.monotonic() + 60
-    while len(runs := real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]) <= known:
+    while not (runs := real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]):
         assert time.monotonic() < deadline, "no run began"
         time.sleep(0.3)
-    run_id = max(runs, key=lambda run: run["run_after"])["dag_run_id"]
+    (run_id,) = (run["dag_run_id"] for run in runs)
     assert real_airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
     told = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
-    assert f"{evaluation_id}: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits" in told
+    assert told == ["accepted: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits"]
 
 
-def test_gate_that_stays_shut_produces_no_asset(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
-    """An evaluation that ``accept`` refuses fails the task for good, and the asset has no event of it."""
-    evaluation_id = hub.add_evaluation(seconds=5, fields={"credits_used": 25.5})
-    real_airflow.trigger("example_oxen_asset", "refused", {"evaluation_id": evaluation_id})
-
-    assert real_airflow.wait_for_run("example_oxen_asset", "refused") == "failed"
-    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in real_airflow.task_log(
-        "example_oxen_asset", "refused", "gate"
-    )
-    events = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
-    assert "refused" not in {event["source_run_id"] for event in events}
+def test_gate_that_is_not_accepted_produces_no_asset(produced: dict, real_airflow: AirflowStandalone) -> None:
+    """An evaluation that ``accept`` refuses fails the task for good, saying why, and the asset has no event of it."""
+    assert produced["refused"] == "failed"
+    text = real_airflow.task_log("example_oxen_asset", "refused", "gate")
+    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in text
+    (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert event["source_run_id"] == "accepted"
     assert real_airflow.xcom("example_oxen_asset", "refused", "gate") is None
     assert real_airflow.xcom("example_oxen_asset", "refused", "gate", "evaluation")["credits_used"] == 25.5
 
@@ -181,7 +177,7 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
 
 
 @pytest.fixture(scope="module")
-def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -> Iterator[dict[str, dict[str, Any]]]:
+def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -> dict[str, dict[str, Any]]:
     """The links of a gate of each kind, as Airflow's page shows them, and the state it was in then."""
     expected = {
         "waiting": "deferred",
@@ -216,12 +212,14 @@ def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -
             name = task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}-{task['map_index']}"
             path = f"/dags/gate_links/dagRuns/links/taskInstances/{task['task_id']}/links"
             links = real_airflow.get(path, map_index=task["map_index"])["extra_links"]
-            # A task's state changes a moment before its links are there.
-            if task["state"] == expected[name] and (name in ("unseen", "elsewhere") or any(links.values())):
+            # A task's state changes a moment before its links are there, one after the other.
+            if task["state"] == expected[name] and (name in ("unseen", "elsewhere") or all(links.values())):
                 found.setdefault(name, links)
         time.sleep(0.5)
-    yield found
-    real_airflow.patch("/dags/gate_links/dagRuns/links", {"state": "failed"})
+    for name in ("waiting", "poking", "waiting_without_worker"):
+        oxen_public[0].add_evaluation(name, seconds=0)
+    real_airflow.wait_for_run("gate_links", "links")
+    return found
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 DAG = "example_oxen_gate_without_worker"
+#: Which DAG is run with which evaluation, all side by side.
+RUNS = [
+    (DAG, "completed-3s-heard"),
+    ("example_oxen_gate", "completed-8s-gate"),
+    ("example_oxen_asset", "completed-8s-asset"),
+    ("example_oxen_gate", "errored-8s-gate"),
+]
 PLUGIN = textwrap.dedent("""
     import sys
     from airflow.listeners import hookimpl
@@ -49,6 +56,8 @@ def listening(hub: LocalHub, dags_folder: Path, tmp_path_factory: pytest.TempPat
     }
     with AirflowStandalone(home, dags=dags_folder, env=env) as airflow:
         airflow.wait_for_dags({DAG, "example_oxen_gate", "example_oxen_asset"})
+        for dag_id, evaluation_id in RUNS:
+            airflow.trigger(dag_id, evaluation_id, {"evaluation_id": evaluation_id})
         yield Listening(airflow, events)
 
 
@@ -58,10 +67,6 @@ class Listening:
 
     airflow: AirflowStandalone
     events: Path
-
-    def run(self, dag_id: str, evaluation_id: str) -> str:
-        self.airflow.trigger(dag_id, evaluation_id, {"evaluation_id": evaluation_id})
-        return self.airflow.wait_for_run(dag_id, evaluation_id)
 
     def last_event(self, dag_id: str, evaluation_id: str) -> dict[str, Any]:
         """Give OpenLineage's last word on the gate of a run: it is written a moment after the task has ended."""
@@ -81,7 +86,7 @@ def test_listener_hears_the_end_of_a_gate(listening: Listening) -> None:
     """The DAG is imported, the gate opens, ends on a worker, and the listener hears of it."""
     airflow, evaluation_id = listening.airflow, "completed-3s-heard"
 
-    assert listening.run(DAG, evaluation_id) == "success"
+    assert airflow.wait_for_run(DAG, evaluation_id) == "success"
     text = airflow.task_log(DAG, evaluation_id, "gate")
     workers = list((airflow.home / "logs").glob(f"dag_id={DAG}/run_id={evaluation_id}/task_id=gate/attempt=1.log"))
     assert len(workers) == 1
@@ -90,12 +95,12 @@ def test_listener_hears_the_end_of_a_gate(listening: Listening) -> None:
     assert listening.last_event(DAG, evaluation_id)["run"]["facets"]["oxen_evaluation"]["outcome"] == "completed"
 
 
-@pytest.mark.parametrize("dag_id", ["example_oxen_gate", "example_oxen_asset"])
-def test_openlineage_is_told_of_a_completed_evaluation(listening: Listening, hub: LocalHub, dag_id: str) -> None:
+@pytest.mark.parametrize(("dag_id", "evaluation_id"), RUNS[1:3])
+def test_openlineage_is_told_of_a_completed_evaluation(
+    listening: Listening, hub: LocalHub, dag_id: str, evaluation_id: str
+) -> None:
     """The event of a gate that opened has source and results at their versions, model, rows, tokens and credits."""
-    evaluation_id = f"completed-8s-{dag_id}"
-
-    assert listening.run(dag_id, evaluation_id) == "success"
+    assert listening.airflow.wait_for_run(dag_id, evaluation_id) == "success"
     event = listening.last_event(dag_id, evaluation_id)
     assert event["eventType"] == "COMPLETE"
     (source,), (results,) = event["inputs"], event["outputs"]
@@ -114,9 +119,9 @@ def test_openlineage_is_told_of_a_completed_evaluation(listening: Listening, hub
 
 def test_openlineage_is_told_of_a_failure(listening: Listening) -> None:
     """The event of a gate that failed has the hub's reason, and the data that it was about."""
-    evaluation_id = "errored-8s-lineage"
+    evaluation_id = "errored-8s-gate"
 
-    assert listening.run("example_oxen_gate", evaluation_id) == "failed"
+    assert listening.airflow.wait_for_run("example_oxen_gate", evaluation_id) == "failed"
     event = listening.last_event("example_oxen_gate", evaluation_id)
     assert event["eventType"] == "FAIL"
     facets = event["run"]["facets"]
