@@ -117,12 +117,56 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     ],
 )
 def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: str, conf: dict) -> None:
-    """Each example, run as its table says, ends well after having asked the hub."""
+    """Each example, run as its table says, ends well after having asked the hub. That of the asset is run below."""
     asked = len(hub.requests)
     real_airflow.trigger(dag_id, "example", conf)
 
     assert real_airflow.wait_for_run(dag_id, "example") == "success"
     assert len(hub.requests) > asked
+
+
+@pytest.fixture(scope="module")
+def produced(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, str]:
+    """A run of the asset's example that is accepted and one that is refused, side by side; how each ended."""
+    hub.add_evaluation("accepted", seconds=8, rows=50)
+    hub.add_evaluation("refused", seconds=8, fields={"credits_used": 25.5})
+    for evaluation_id in ("accepted", "refused"):
+        real_airflow.trigger("example_oxen_asset", evaluation_id, {"evaluation_id": evaluation_id})
+    return {run_id: real_airflow.wait_for_run("example_oxen_asset", run_id) for run_id in ("accepted", "refused")}
+
+
+def test_asset_of_a_gate_starts_the_next_pipeline(produced: dict, real_airflow: AirflowStandalone) -> None:
+    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
+    assert produced["accepted"] == "success"
+    (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert (event["source_run_id"], event["source_task_id"]) == ("accepted", "gate")
+    assert event["uri"] == "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
+    assert event["extra"] == {
+        "evaluation_id": "accepted",
+        "commit": "0123456789abcdef",
+        "rows": 50,
+        "tokens": 1250,
+        "credits": 0.05,
+    }
+    deadline = time.monotonic() + 60
+    while not (runs := real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]):
+        assert time.monotonic() < deadline, "no run began"
+        time.sleep(0.3)
+    (run_id,) = (run["dag_run_id"] for run in runs)
+    assert real_airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
+    told = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
+    assert told == ["accepted: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits"]
+
+
+def test_gate_that_is_not_accepted_produces_no_asset(produced: dict, real_airflow: AirflowStandalone) -> None:
+    """An evaluation that ``accept`` refuses fails the task for good, saying why, and the asset has no event of it."""
+    assert produced["refused"] == "failed"
+    text = real_airflow.task_log("example_oxen_asset", "refused", "gate")
+    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in text
+    (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert event["source_run_id"] == "accepted"
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate") is None
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate", "evaluation")["credits_used"] == 25.5
 
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
@@ -140,6 +184,90 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
     assert strict == [("success", 1), ("failed", 1), ("failed", 1), ("failed", 1)]
     assert soft == [("success", 1), ("skipped", 1), ("skipped", 1), ("skipped", 1)]
     assert "argument 'evaluation_id'" in real_airflow.task_log("mapped_gates", "mixed", "strict", map_index=2)
+
+
+@pytest.fixture(scope="module")
+def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -> dict[str, dict[str, Any]]:
+    """The links of a gate of each kind, as Airflow's page shows them, and the state it was in then."""
+    expected = {
+        "waiting": "deferred",
+        "poking": "running",
+        "open": "success",
+        "failed": "failed",
+        "waiting_without_worker": "deferred",
+        "open_without_worker": "success",
+        "mapped-0": "success",
+        "mapped-1": "success",
+        "unseen": "failed",
+        "elsewhere": "success",
+    }
+    for name, state in expected.items():
+        if name not in ("unseen", "elsewhere"):
+            oxen_public[0].add_evaluation(
+                name,
+                end="errored" if state == "failed" else "completed",
+                seconds=8 if state in ("success", "failed") else 3600,
+                fields={
+                    "resource": {"path": f"data/{name}.parquet", "version": f"commit-{name}"},
+                    "target_branch": "intents",
+                    "target_path": f"results/{name}.parquet",
+                },
+            )
+    real_airflow.trigger("gate_links", "links")
+    found: dict[str, dict[str, Any]] = {}
+    deadline = time.monotonic() + 120
+    while len(found) < len(expected):
+        assert time.monotonic() < deadline, (found, real_airflow.task_instances("gate_links", "links"))
+        for task in real_airflow.task_instances("gate_links", "links"):
+            name = task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}-{task['map_index']}"
+            path = f"/dags/gate_links/dagRuns/links/taskInstances/{task['task_id']}/links"
+            links = real_airflow.get(path, map_index=task["map_index"])["extra_links"]
+            # A task's state changes a moment before its links are there, one after the other.
+            if task["state"] == expected[name] and (name in ("unseen", "elsewhere") or all(links.values())):
+                found.setdefault(name, links)
+        time.sleep(0.5)
+    for name in ("waiting", "poking", "waiting_without_worker"):
+        oxen_public[0].add_evaluation(name, seconds=0)
+    real_airflow.wait_for_run("gate_links", "links")
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "waiting",
+        "poking",
+        "open",
+        "failed",
+        "waiting_without_worker",
+        "open_without_worker",
+        "mapped-0",
+        "mapped-1",
+    ],
+)
+def test_links_open_source_and_results(linked: dict, name: str) -> None:
+    """A gate links to its source data at its version and its results at their branch, in whatever state it is."""
+    start = "https://www.oxen.ai/ox/customer-intents/file"
+
+    assert linked[name] == {
+        "Source data on Oxen": f"{start}/commit-{name}/data/{name}.parquet",
+        "Results on Oxen": f"{start}/intents/results/{name}.parquet",
+    }
+
+
+@pytest.mark.parametrize("name", ["unseen", "elsewhere"])
+def test_no_link_is_made_up(linked: dict, name: str) -> None:
+    """An evaluation that was never seen, and one on another hub, have no links."""
+    assert set(linked[name].values()) == {None}
+
+
+def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowStandalone) -> None:
+    """No worker started for the links' sake."""
+    assert linked
+    folder = real_airflow.home / "logs" / "dag_id=gate_links" / "run_id=links"
+
+    for name in ("waiting_without_worker", "open_without_worker"):
+        assert [path.name for path in (folder / f"task_id={name}").rglob("*.log") if ".trigger." not in path.name] == []
 
 
 def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
