@@ -14,6 +14,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import certifi
 import pytest
 
 from airflow_provider_oxen.hooks.oxen import OxenHook
@@ -102,7 +103,7 @@ def test_other_samples_run(block: Block, oxen_hub: LocalHub, monkeypatch: pytest
 @pytest.mark.parametrize("value", CONNECTIONS)
 def test_connection_can_be_used(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that a page shows is read without an error or a warning, and its key is the one shown."""
-    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", value)
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", value.replace("/etc/ssl/certs/our-ca.pem", certifi.where()))
 
     config = OxenHook().get_config()
 
