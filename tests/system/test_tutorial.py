@@ -65,7 +65,8 @@ class Step:
         found = []
         for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
             command, _, printed = part.partition("\n")
-            found.append((command, r"\s+".join(re.escape(word) for word in printed.split()).replace("…", ".*")))
+            words = r"\s+".join(re.escape(word) for word in printed.split())
+            found.append((command, re.sub(r"(\\s\+)?…(\\s\+)?", ".*", words)))
         return found
 
 
