@@ -48,6 +48,15 @@ CONNECTION_FIELDS: dict[str, Any] = {
     },
 }
 
+_ASSET_URIS = [
+    {
+        "schemes": ["oxen"],
+        "handler": "airflow_provider_oxen.assets.sanitize_uri",
+        "factory": "airflow_provider_oxen.assets.create_asset",
+        "to_openlineage_converter": "airflow_provider_oxen.assets.convert_asset_to_openlineage",
+    }
+]
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe this provider, in the form of Airflow's ``provider_info.schema.json``."""
@@ -62,6 +71,12 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.hooks.oxen"]}],
         "sensors": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.sensors.oxen"]}],
         "triggers": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.triggers.oxen"]}],
+        "extra-links": [
+            "airflow_provider_oxen.links.oxen.OxenResultsLink",
+            "airflow_provider_oxen.links.oxen.OxenSourceDataLink",
+        ],
+        "asset-uris": _ASSET_URIS,
+        "dataset-uris": _ASSET_URIS,  # Airflow 2's name for them; delete with it
         "connection-types": [
             {
                 "connection-type": "oxen",

@@ -11,10 +11,18 @@ from airflow_provider_oxen.models import Evaluation, EvaluationRef, EvaluationSt
 from airflow_provider_oxen.polling import seconds_left
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Sleep, Step, Wait
 
-__all__ = ["describe_duration", "describe_outcome", "describe_progress", "describe_step", "repository_url"]
+__all__ = [
+    "describe_duration",
+    "describe_outcome",
+    "describe_progress",
+    "describe_step",
+    "repository_url",
+    "results_url",
+    "source_url",
+]
 
 #: The host whose repositories people open at ``www.oxen.ai``. Where other hubs show theirs is not known.
-_PUBLIC_HUB = "https://hub.oxen.ai"
+_PUBLIC_HUBS = ("https://hub.oxen.ai", "https://hub.oxen.ai:443")
 
 
 def describe_step(
@@ -73,6 +81,11 @@ def describe_outcome(ref: EvaluationRef, outcome: Outcome) -> str:
         case OutcomeReason.CANCELLED:
             told = evaluation.error_message if evaluation is not None else None
             text = f"{_capital(ref)} was cancelled{ran}{rows}{': ' + told if told else ''}"
+        case OutcomeReason.UNACCEPTED:
+            text = f"{_capital(ref)} completed{ran}{rows}, but accept closes the gate: {outcome.error or 'no reason'}"
+        case OutcomeReason.UNJUDGED:
+            why = outcome.error or "nobody knows why"
+            text = f"{_capital(ref)} completed{ran}{rows}, but accept failed, so the gate stays shut: {why}"
         case OutcomeReason.TIMEOUT:
             by = "" if outcome.deadline is None else f" by {_instant(outcome.deadline)}"
             text = f"Timed out: {ref} had not ended{by}, the deadline of the task. {_last_seen(evaluation)}"
@@ -104,11 +117,43 @@ def describe_duration(seconds: float) -> str:
 
 def repository_url(ref: EvaluationRef, hub: str | None) -> str | None:
     """Give the address at which a person finds the repository; None for a hub whose pages are not known."""
-    if hub != _PUBLIC_HUB:
+    if hub not in _PUBLIC_HUBS:
         return None
     from urllib.parse import quote
 
     return f"https://www.oxen.ai/{quote(ref.namespace, safe='')}/{quote(ref.repo_name, safe='')}"
+
+
+def source_url(ref: EvaluationRef, evaluation: Evaluation, hub: str | None) -> str | None:
+    """
+    Give the address at which a person finds the rows that are evaluated, at the version that is.
+
+    None where the hub does not tell both, and for a hub whose pages are not known.
+    """
+    resource = evaluation.resource or {}
+    return _file_url(ref, hub, resource.get("version"), resource.get("path"))
+
+
+def results_url(ref: EvaluationRef, evaluation: Evaluation, hub: str | None) -> str | None:
+    """Give the address at which a person finds the results, at the target branch. None as for :func:`source_url`."""
+    return _file_url(ref, hub, evaluation.target_branch, evaluation.target_path)
+
+
+def _file_url(ref: EvaluationRef, hub: str | None, version: str | None, path: str | None) -> str | None:
+    """
+    Write the address of a file.
+
+    The hub's texts are checked, as they end up in a link: none may lead out of the repository.
+    Source: oxen.ai's own links, ``https://www.oxen.ai/{namespace}/{repo_name}/file/{branch_or_commit}/{path}``.
+    """
+    repository = repository_url(ref, hub)
+    steps = (path or "").strip("/").split("/")
+    if repository is None or any(step in ("", ".", "..") for step in (version or "", *steps)):
+        return None
+    from urllib.parse import quote
+
+    place = "/".join(quote(step, safe="") for step in (str(version), *steps))
+    return f"{repository}/file/{place}"
 
 
 def _where(ref: EvaluationRef, outcome: Outcome) -> str:

@@ -16,6 +16,9 @@ An outcome is one of:
 ``completed``    the evaluation completed: the gate opens                               task succeeds
 ``errored``      the evaluation failed                                                  final failure
 ``cancelled``    somebody stopped the evaluation                                        final failure
+``unaccepted``   the evaluation completed, but a condition of ``accept`` closes the     final failure
+                 gate
+``unjudged``     the evaluation completed, but ``accept`` itself failed                 may be retried
 ``timeout``      the deadline passed; the hub was asked once more at the deadline       final failure
 ``refused``      the hub will not answer, or a setting is wrong: a person has to act    final failure
 ``unreachable``  the hub could not be asked for longer than ``retry_window``            may be retried
@@ -29,17 +32,21 @@ The clock is the wall clock, in seconds since the epoch, because a deadline must
 machine. A rate limit (429) is no outage: it delays the next look, but does not count towards ``retry_window``.
 A refused key is final: the driver's client has by then read the connection again and found the same key.
 
+A wait knows nothing of ``accept``, which may be any code and is asked on a worker: :meth:`Outcome.judge` puts the
+outcome of a wait before it.
+
 The rule that binds the next person: whatever ends a wait is decided here and nowhere else, and nothing but a
 well-formed ``completed`` of the evaluation that was asked for opens the gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from airflow_provider_oxen.accept import Condition, ask
 from airflow_provider_oxen.api import read_evaluation
 from airflow_provider_oxen.exceptions import (
     OxenError,
@@ -63,6 +70,8 @@ class OutcomeReason(StrEnum):
     COMPLETED = "completed"
     ERRORED = "errored"
     CANCELLED = "cancelled"
+    UNACCEPTED = "unaccepted"
+    UNJUDGED = "unjudged"
     TIMEOUT = "timeout"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
@@ -106,7 +115,27 @@ class Outcome:
     @property
     def is_final(self) -> bool:
         """Whether trying the task again cannot change the outcome."""
-        return self.reason not in (OutcomeReason.UNREACHABLE, OutcomeReason.LOST)
+        return self.reason not in (OutcomeReason.UNJUDGED, OutcomeReason.UNREACHABLE, OutcomeReason.LOST)
+
+    def judge(self, conditions: Sequence[Condition]) -> Outcome:
+        """
+        Put a completed evaluation before the conditions of ``accept``. Other outcomes stay as they are.
+
+        The evaluation that they get is the same whichever way it came, so it is always without its prompt.
+
+        :raises Exception: a condition raised it. That is ``unjudged``: see :meth:`leave_unjudged`.
+        """
+        if self.reason is not OutcomeReason.COMPLETED or self.evaluation is None or not conditions:
+            return self
+        reason = ask(conditions, read_evaluation(self.evaluation.to_dict()))
+        return (
+            self if reason is None else replace(self, reason=OutcomeReason.UNACCEPTED, error=reason[:_MAX_ERROR_TEXT])
+        )
+
+    def leave_unjudged(self, error: Exception) -> Outcome:
+        """Make the outcome of a completed evaluation about which ``accept`` did not say anything."""
+        told = f"{type(error).__name__}: {error}"
+        return replace(self, reason=OutcomeReason.UNJUDGED, error=told[:_MAX_ERROR_TEXT])
 
     def to_event(self) -> dict[str, Any]:
         """

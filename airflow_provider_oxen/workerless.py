@@ -14,6 +14,7 @@ Otherwise a worker begins or ends it as ever, and a warning says why:
 :func:`plan`                     decides both while the DAG file is parsed
 :func:`may_end_here`             decides the end once more when it is near, when all of the DAG is known
 :func:`end_here`                 does in the triggerer what a worker does at the end of a task
+:func:`push_links`               shows the links of a wait that no worker began
 :func:`deadline`                 tells when a wait that no worker began has to end
 :func:`forget_earlier_attempt`   does on a worker what Airflow left out because none began the attempt
 
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-__all__ = ["BACKSTOP", "deadline", "end_here", "forget_earlier_attempt", "is_template", "may_end_here", "plan"]
+__all__ = [
+    "BACKSTOP",
+    "deadline",
+    "end_here",
+    "forget_earlier_attempt",
+    "is_template",
+    "may_end_here",
+    "plan",
+    "push_links",
+]
 
 #: What Airflow's own timeout of a deferred task adds to the deadline: the trigger reports the deadline itself, with
 #: what it last saw, and may be held up by one slow look and by moving to another triggerer.
@@ -132,8 +142,7 @@ async def end_here(trigger: Any, result: dict[str, Any]) -> bool:
     # Without an id, it is not run by a triggerer but by a test of a DAG, which knows no event that ends a task.
     if trigger.trigger_id is None:
         return False
-    ti = trigger.task_instance
-    place = {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id, "map_index": ti.map_index}
+    place = _place(trigger.task_instance)
     try:
         # Where a worker began the wait, the sensor has decided by now, and the trigger may not know its task.
         if getattr(trigger.task, "start_trigger_args", None) and not may_end_here(trigger.task, trigger.log):
@@ -144,6 +153,31 @@ async def end_here(trigger: Any, result: dict[str, Any]) -> bool:
         trigger.log.warning("A worker ends this task, as it could not be ended from here: %r", error)
         return False
     return True
+
+
+async def push_links(trigger: Any, addresses: dict[str, str], pushed: dict[str, str]) -> dict[str, str]:
+    """
+    Show the links of a task whose wait no worker began.
+
+    :param trigger: the trigger, as the triggerer set it up.
+    :param addresses: the address of each link by its XCom key; empty where there is none.
+    :param pushed: what the last call gave.
+    :return: what is shown now. A wait goes on without its links where Airflow does not take them.
+    """
+    from airflow.providers.common.compat.sdk import XCom
+
+    ti = getattr(trigger, "task_instance", None)
+    if addresses == pushed or trigger.trigger_id is None or ti is None:
+        return pushed
+    try:
+        for key, address in addresses.items():
+            # An empty one takes away that of an earlier attempt.
+            if address != pushed.get(key, "") or ti.try_number > 1:
+                await XCom.aset(key=key, value=address, **_place(ti))
+    except Exception as error:  # noqa: BLE001  # nothing hangs on it
+        trigger.log.warning("The links of this task could not be stored: %r", error)
+        return pushed
+    return addresses
 
 
 def deadline(trigger: BaseTrigger, timeout: float) -> float:
@@ -180,7 +214,11 @@ def forget_earlier_attempt(context: Context) -> None:
 
     ti: Any = context["ti"]
     for key in _XCOM_KEYS if ti.try_number > 1 else ():
-        XCom.delete(key=key, task_id=ti.task_id, dag_id=ti.dag_id, run_id=ti.run_id, map_index=ti.map_index)
+        XCom.delete(key=key, **_place(ti))
+
+
+def _place(ti: Any) -> dict[str, Any]:
+    return {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id, "map_index": ti.map_index}
 
 
 def is_template(value: str) -> bool:

@@ -67,13 +67,13 @@ def test_every_dotted_path_in_the_metadata_imports() -> None:
     """Each module and class the metadata names is there."""
     paths = set(_dotted_paths(get_provider_info()))
 
-    assert len(paths) == 4
+    assert len(paths) == 9
     for path in paths:
         module, _, name = path.rpartition(".")
-        if name[:1].isupper():
-            assert hasattr(importlib.import_module(module), name)
-        else:
+        if path in MODULES:
             importlib.import_module(path)
+        else:
+            assert hasattr(importlib.import_module(module), name)
 
 
 @pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
@@ -175,7 +175,12 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert "Classifier: Framework :: Apache Airflow\n" in metadata
     assert "Classifier: Framework :: Apache Airflow :: Provider\n" in metadata
     assert "License-Expression: Apache-2.0\n" in metadata
-    needed = {re.split(r"[<>=!~ ;\[]", line)[1] for line in re.findall(r"Requires-Dist: \S+", metadata)}
+    lines = re.findall(r"Requires-Dist: .+", metadata)
+    needed, optional = (
+        {re.split(r"[<>=!~ ;\[]", line)[1] for line in lines if ("extra ==" in line) is extra}
+        for extra in (False, True)
+    )
+    assert optional == {"apache-airflow-providers-openlineage"}
     assert needed == {
         "apache-airflow",
         "apache-airflow-providers-common-compat",

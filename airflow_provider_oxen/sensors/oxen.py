@@ -17,14 +17,17 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen import workerless
+from airflow_provider_oxen.links.oxen import LINKS, read_addresses
 from airflow_provider_oxen.parameters import check_path_parameter
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
+    from airflow_provider_oxen.accept import Condition
     from airflow_provider_oxen.hooks.oxen import OxenClient
-    from airflow_provider_oxen.models import EvaluationRef
+    from airflow_provider_oxen.models import Evaluation, EvaluationRef
     from airflow_provider_oxen.wait import Outcome, Step, Wait
 
 __all__ = ["OxenEvaluationSensor"]
@@ -37,9 +40,10 @@ class OxenEvaluationSensor(BaseSensorOperator):
     The outcome is the same whichever way the sensor waits:
 
     - *completed*: the task succeeds and returns the evaluation;
-    - *errored* or *cancelled*, a deadline that passed, a hub that refuses to answer (wrong key, no such evaluation) or
-      a setting that cannot be used: the task fails at once, without using its ``retries``, with an
-      ``AirflowFailException`` (``AirflowSensorTimeout`` for the deadline). With ``soft_fail`` it is skipped;
+    - *errored* or *cancelled*, *completed* but refused by ``accept``, a deadline that passed, a hub that refuses to
+      answer (wrong key, no such evaluation) or a setting that cannot be used: the task fails at once, without using its
+      ``retries``, with an ``AirflowFailException`` (``AirflowSensorTimeout`` for the deadline). With ``soft_fail`` it
+      is skipped;
     - a hub that is out of reach for longer than ``retry_window``: the task fails and may be retried, with an
       ``AirflowException``.
 
@@ -58,6 +62,12 @@ class OxenEvaluationSensor(BaseSensorOperator):
         ``[sensors] default_timeout`` of the Airflow configuration. Where ``execution_timeout`` is earlier, that counts.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
         With ``silent_fail``, until the timeout.
+    :param accept: asks for more than a completed evaluation: a callable that gets the
+        :class:`~airflow_provider_oxen.models.Evaluation` (without its prompt) and returns True, or False or a text that
+        says why not, which closes the gate for good. Several in a list are asked in order. Ready-made ones are in
+        :mod:`airflow_provider_oxen.accept`. It is called on a worker. Where it raises, or returns something else, the
+        task fails and may be retried, whatever ``soft_fail`` says; an ``AirflowFailException`` or an
+        ``AirflowSkipException`` of its own counts as it is. None (the default): every completed evaluation will do.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
         3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
         and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow asks no pool before it
@@ -66,12 +76,19 @@ class OxenEvaluationSensor(BaseSensorOperator):
         that no worker process starts for it. From Airflow 3.3 on. A task with outlets or an ``on_success_callback``
         ends on a worker, as does any where a listener is installed (OpenLineage, say), and a warning says why. Where
         the evaluation did not complete, the task always ends on a worker.
+    An outlet whose URI begins with ``oxen://`` (see :mod:`airflow_provider_oxen.assets`) gets an event when the gate
+    opens, which tells of the evaluation. Airflow's OpenLineage provider, where installed, is told of the data that goes
+    in and comes out (see :mod:`airflow_provider_oxen.lineage`). The task's page links to both, on the public hub.
+
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.models.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, there
         for a failed gate too, so that callbacks and downstream tasks can read what was last seen.
     """
 
     template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
+    operator_extra_links = LINKS
+    #: Address of each link, by its XCom key; None before the evaluation was seen.
+    link_addresses: dict[str, str] | None = None
     ui_color = "#e7dfc6"
     # Set for each gate that is not mapped. On the class there is none, so that a mapped gate begins on a worker:
     # Airflow would make the triggers of all its instances from the same arguments.
@@ -90,6 +107,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         poke_interval: timedelta | float = 10,
         max_wait: timedelta | float | None = 60,
         retry_window: timedelta | float = 600,
+        accept: Condition | Sequence[Condition] | None = None,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
         **kwargs: Any,
@@ -108,6 +126,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
         self.oxen_conn_id = oxen_conn_id
         self.deferrable = deferrable
         self.retry_window = _to_seconds(retry_window)
+        self.accept = accept
+        self._links_pushed: dict[str, str] = {}
+        self._outcome: Outcome | None = None
+        if accept is not None:
+            _check_accept(accept, end_from_trigger=end_from_trigger)
         if self.poke_interval <= 0:
             raise ValueError("poke_interval must be above 0 seconds")
         # A mapped task is made anew on its worker, with rendered values: those are execute()'s to judge.
@@ -156,9 +179,11 @@ class OxenEvaluationSensor(BaseSensorOperator):
                     wait, step = self._look(client, wait)
                     if isinstance(step, Outcome):
                         break
+                    reschedules = self.reschedule and wait.failing_since is None
+                    self._push_links(context, process_goes_on=not (self.deferrable or reschedules))
                     if self.deferrable:
                         self._defer(wait)
-                    if self.reschedule and wait.failing_since is None:
+                    if reschedules:
                         raise reschedule_exception(datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds))
                     # While the hub is out of reach, a look is repeated here even when rescheduling: for how long it
                     # has been is known to this process alone.
@@ -206,6 +231,26 @@ class OxenEvaluationSensor(BaseSensorOperator):
             reason = OutcomeReason.TIMEOUT if is_trigger_timeout(error) else OutcomeReason.LOST
             return self._conclude(context, Outcome(reason, error=f"Airflow ended the trigger ({error})"))
 
+    def get_openlineage_facets_on_complete(
+        self,
+        task_instance: Any,  # noqa: ARG002  # OpenLineage's signature
+    ) -> OperatorLineage[Any, Any] | None:
+        """
+        Tell OpenLineage about the evaluation. Airflow's OpenLineage provider calls this when the task has ended.
+
+        :param task_instance: is not needed: the sensor has just concluded its wait in the same process.
+        :return: see :func:`airflow_provider_oxen.lineage.describe_run`; None where there was no wait.
+        """
+        if self._outcome is None:
+            return None
+        from airflow_provider_oxen.lineage import describe_run
+
+        return describe_run(self._ref, self._outcome)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage why the gate stayed shut. As :meth:`get_openlineage_facets_on_complete`."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
     @property
     def _ref(self) -> EvaluationRef:
         from airflow_provider_oxen.models import EvaluationRef
@@ -236,7 +281,6 @@ class OxenEvaluationSensor(BaseSensorOperator):
 
         from airflow_provider_oxen import report
         from airflow_provider_oxen.exceptions import OxenError
-        from airflow_provider_oxen.models import Evaluation
         from airflow_provider_oxen.wait import Outcome
 
         seen: Evaluation | OxenError
@@ -245,11 +289,25 @@ class OxenEvaluationSensor(BaseSensorOperator):
         except OxenError as error:
             seen = error
         after, step = wait.look(seen, now=time.time(), jitter=random.random())
+        self._learn_links(after.evaluation, client.hub)
         if isinstance(step, Outcome):
             return after, replace(step, hub=client.hub)
         if line := report.describe_step(self._ref, wait, after, step, seen):
             self.log.log(*line)
         return after, step
+
+    def _learn_links(self, evaluation: Evaluation | None, hub: str | None) -> None:
+        if evaluation is not None and hub is not None:
+            self.link_addresses = read_addresses(self._ref, evaluation, hub)
+
+    def _push_links(self, context: Context, *, process_goes_on: bool = False) -> None:
+        """Show the links. Airflow 3 asks for them when the task's process ends; delete the rest with Airflow 2."""
+        if AIRFLOW_V_3_0_PLUS and not process_goes_on:
+            return
+        for key, address in (self.link_addresses or {}).items():
+            if address != self._links_pushed.get(key, ""):
+                context["ti"].xcom_push(key=key, value=address)
+                self._links_pushed[key] = address
 
     def _defer(self, wait: Wait) -> None:
         from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
@@ -284,11 +342,19 @@ class OxenEvaluationSensor(BaseSensorOperator):
         from airflow_provider_oxen import report
         from airflow_provider_oxen.wait import OutcomeReason
 
-        message = report.describe_outcome(self._ref, outcome)
+        self._learn_links(outcome.evaluation, outcome.hub)
+        self._push_links(context)
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and self.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
-        if result is not None and outcome.reason is OutcomeReason.COMPLETED:
+        self._outcome = outcome  # should accept end the task itself
+        self._outcome = outcome = self._judge(outcome)
+        message = report.describe_outcome(self._ref, outcome)
+        if result is not None and outcome.evaluation is not None and outcome.reason is OutcomeReason.COMPLETED:
+            if self.outlets:
+                from airflow_provider_oxen.assets import add_to_events
+
+                add_to_events(self.outlets, context["outlet_events"], outcome.evaluation)
             self.log.info("%s The gate opens.", message)
             return result
         if self.never_fail or (self.soft_fail and outcome.is_final):
@@ -297,6 +363,30 @@ class OxenEvaluationSensor(BaseSensorOperator):
         if outcome.reason is OutcomeReason.TIMEOUT:
             raise AirflowSensorTimeout(message)
         raise (AirflowFailException if outcome.is_final else AirflowException)(message)
+
+    def _judge(self, outcome: Outcome) -> Outcome:
+        from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+        from airflow_provider_oxen.accept import read_conditions
+
+        try:
+            return outcome.judge(read_conditions(self.accept))
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as error:  # the callable may be any code
+            self.log.exception("accept failed")
+            return outcome.leave_unjudged(error)
+
+
+def _check_accept(accept: Condition | Sequence[Condition], *, end_from_trigger: bool) -> None:
+    from airflow_provider_oxen.accept import read_conditions
+
+    read_conditions(accept)
+    if end_from_trigger:
+        raise ValueError(
+            "accept is called on a worker, so it cannot be combined with end_from_trigger=True: leave one of them out. "
+            "start_from_trigger=True may stay: the gate then takes a worker at its end alone"
+        )
 
 
 def _warn(message: str) -> None:

@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_oxen import report, workerless
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.links.oxen import read_addresses
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
@@ -110,6 +111,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         )
         # Wall clock at the start, steady from then on: setting the machine's clock moves no deadline.
         epoch = time.time() - time.monotonic()
+        links: dict[str, str] = {}
         async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
             while True:
                 seen: Evaluation | OxenError
@@ -119,6 +121,9 @@ class OxenEvaluationTrigger(BaseTrigger):
                     seen = error
                 before = wait
                 wait, step = wait.look(seen, now=epoch + time.monotonic(), jitter=random.random())
+                news = before.evaluation is None or isinstance(step, Outcome)
+                if self.deadline is None and news and wait.evaluation is not None:  # no worker has shown the links
+                    links = await workerless.push_links(self, read_addresses(ref, wait.evaluation, client.hub), links)
                 if isinstance(step, Outcome):
                     outcome = replace(step, hub=client.hub)
                     break

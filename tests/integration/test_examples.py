@@ -12,7 +12,7 @@ FILES = sorted(EXAMPLES.glob("*.py"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_example_loads_without_errors(file: Path) -> None:
-    """Airflow reads the file without an error, and finds one DAG of the file's name with a gate in it."""
+    """Airflow reads the file without an error, and finds a DAG of its name with a gate in it, and what goes with it."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:
@@ -21,7 +21,8 @@ def test_example_loads_without_errors(file: Path) -> None:
     bag = DagBag(dag_folder=str(file))
 
     assert bag.import_errors == {}
-    assert set(bag.dags) == {file.stem}
+    assert file.stem in bag.dags
+    assert all(dag_id.startswith(file.stem) for dag_id in bag.dags)
     assert "OxenEvaluationSensor" in {task.task_type for task in bag.dags[file.stem].tasks}
 
 

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_oxen.accept import all_rows, max_credits
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Alter, Fault, Respond
 from airflow_provider_oxen.version_compat import reschedule_exception
@@ -268,6 +269,102 @@ def test_silent_fail_waits_through_any_outage(oxen_hub: LocalHub, way: str) -> N
 
     assert type(result.raised) is AirflowSensorTimeout
     assert "It was never seen. Last failure:" in str(result.raised)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_accepted_evaluation_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
+    """Where every condition of ``accept`` returns True, the gate opens as ever, each way."""
+    evaluation_id = scenario(oxen_hub, way, rows=50)
+
+    result = run_task(way, evaluation_id, accept=[all_rows(), lambda evaluation: evaluation.id == evaluation_id])
+
+    assert result.raised is None
+    assert result.returned["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_evaluation_that_is_not_accepted_fails_for_good(oxen_hub: LocalHub, way: str) -> None:
+    """A refused evaluation fails the task as an errored one does, in the same words each way; nothing is returned."""
+    evaluation_id = scenario(oxen_hub, way, rows=50)
+
+    result = run_task(way, evaluation_id, accept=max_credits(0.01))
+
+    told = f"Evaluation {evaluation_id} of ox/customer-intents completed after some time, 50 of 50 rows done, but"
+    reason = "0.05 credits were spent, but at most 0.01 are accepted"
+    assert result.told == (AirflowFailException, f"{told} accept closes the gate: {reason}. Hub: {oxen_hub.url}")
+    assert result.returned is None
+    assert result.xcoms["evaluation"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
+def test_evaluation_that_is_not_accepted_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
+    """``soft_fail`` and ``never_fail`` skip a gate that ``accept`` closes, saying why."""
+    result = run_task(way, scenario(oxen_hub, way), accept=lambda _: False, **{setting: True})
+
+    assert type(result.raised) is AirflowSkipException
+    assert "accept closes the gate: " in str(result.raised)
+    assert "<lambda> returned False" in str(result.raised)
+    assert result.xcoms["evaluation"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("accept", "told"),
+    [
+        (lambda evaluation: evaluation.document["x"], "accept failed, so the gate stays shut: KeyError: 'x'."),
+        (print, "accept failed, so the gate stays shut: TypeError: .*returned None"),
+    ],
+    ids=["raises", "returns nothing"],
+)
+def test_accept_that_fails_leaves_the_gate_shut(oxen_hub: LocalHub, way: str, accept: Any, told: str) -> None:
+    """An ``accept`` that raises or makes no sense fails the task, which may be retried, also under ``soft_fail``."""
+    for arguments in ({}, {"soft_fail": True}):
+        result = run_task(way, scenario(oxen_hub, way), accept=accept, **arguments)
+
+        assert type(result.raised) is AirflowException
+        assert re.search(told, str(result.raised))
+        assert result.xcoms["evaluation"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
+def test_accept_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Exception]) -> None:
+    """Airflow's own exceptions for a failure and a skip mean in ``accept`` what they mean in any task."""
+
+    def accept(evaluation: Any) -> bool:
+        raise kind(f"{evaluation.id} will not do")
+
+    result = run_task("first look", scenario(oxen_hub, "first look"), accept=accept)
+
+    assert type(result.raised) is kind
+    assert str(result.raised).endswith("will not do")
+    assert "evaluation" in result.xcoms
+
+
+@pytest.mark.parametrize("end", ["errored", "cancelled"])
+def test_accept_is_asked_about_completed_evaluations_only(oxen_hub: LocalHub, end: str) -> None:
+    """A failed evaluation is not put before ``accept``."""
+    asked: list[Any] = []
+
+    result = run_task("first look", scenario(oxen_hub, "first look", end=end), accept=asked.append)
+
+    assert asked == []
+    assert type(result.raised) is AirflowFailException
+
+
+@pytest.mark.parametrize("accept", ["all_rows", [], 5])
+def test_bad_accept_is_refused_when_the_dag_is_parsed(accept: Any) -> None:
+    """What cannot be called is refused as the sensor is made."""
+    with pytest.raises(ValueError, match="accept must be a callable"):
+        OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", accept=accept)
+
+
+def test_accept_cannot_be_combined_with_the_end_in_the_triggerer() -> None:
+    """No worker would call it, which is said when the DAG is parsed."""
+    arguments = {"task_id": "g", "namespace": "ox", "repo_name": "r", "evaluation_id": "x", "accept": all_rows()}
+
+    with pytest.raises(ValueError, match=r"accept .* cannot be combined with end_from_trigger=True"):
+        OxenEvaluationSensor(**arguments, end_from_trigger=True)
 
 
 def test_first_look_defers_only_if_there_is_something_to_wait_for(oxen_hub: LocalHub) -> None:

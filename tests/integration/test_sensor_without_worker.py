@@ -20,6 +20,8 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from airflow_provider_oxen import workerless
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+from tests.integration.test_links import ADDRESSES
+from tests.public_hub import public_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,6 +92,8 @@ class FakeComms:
 
     refuse: bool = False
     sent: list[Any] = field(default_factory=list)
+    noted: Callable[[], Any] = lambda: None
+    notes: list[Any] = field(default_factory=list)
 
     async def asend(self, message: Any) -> None:
         if type(message).__name__ != "SetXCom":  # other things go on this way as well
@@ -97,6 +101,7 @@ class FakeComms:
         if self.refuse:
             raise ConnectionError("Airflow is away")
         self.sent.append(message)
+        self.notes.append(self.noted())
 
 
 @pytest.fixture
@@ -106,6 +111,33 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> FakeComms:
     comms = FakeComms()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     return comms
+
+
+@needs_3_3
+async def test_links_are_stored_from_the_triggerer(comms: FakeComms, tmp_path: Path, monkeypatch: Any) -> None:
+    """A wait that no worker began stores the links at its first look, and not again at its end."""
+    with public_hub(tmp_path) as (hub, connection):
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", connection)
+        evaluation_id = hub.add_evaluation(seconds=0.3)
+        comms.noted = lambda: hub.requests_for(evaluation_id)
+
+        await _event(_trigger(evaluation_id, namespace="ox", repo_name="customer-intents"))
+
+    links = {message.key: message.value for message in comms.sent if message.key.startswith("_link_")}
+    assert links == ADDRESSES
+    assert [looks for message, looks in zip(comms.sent, comms.notes, strict=True) if message.key in ADDRESSES] == [1, 1]
+
+
+@needs_3_3
+async def test_wait_goes_on_where_links_cannot_be_stored(comms: FakeComms, tmp_path: Path, monkeypatch: Any) -> None:
+    """An Airflow that takes no links does not end the wait."""
+    comms.refuse = True
+    with public_hub(tmp_path) as (hub, connection):
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", connection)
+
+        event = await _event(_trigger(hub.add_evaluation(seconds=0.3)))
+
+    assert event.payload["outcome"] == "completed"
 
 
 @needs_3_3

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
+from tests.public_hub import public_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,13 @@ def hub() -> Iterator[LocalHub]:
 
 
 @pytest.fixture(scope="session")
+def oxen_public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, str]]:
+    """What passes for the public hub, with the same key, and a connection to it."""
+    with public_hub(tmp_path_factory.mktemp("public"), api_key=hub.api_key) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example DAGs and those of these tests, in one folder."""
     folder = tmp_path_factory.mktemp("dags")
@@ -34,10 +42,13 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def real_airflow(
-    hub: LocalHub, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    hub: LocalHub,
+    oxen_public: tuple[LocalHub, str],
+    dags_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowStandalone]:
-    """A real Airflow whose connection ``oxen_default`` leads to the hub."""
-    env = {"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri}
+    """A real Airflow whose connection ``oxen_default`` leads to the hub, and ``oxen_public`` to the public one."""
+    env = {"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri, "AIRFLOW_CONN_OXEN_PUBLIC": oxen_public[1]}
     with AirflowStandalone(tmp_path_factory.mktemp("airflow"), dags=dags_folder, env=env) as airflow:
         airflow.wait_for_dags({file.stem for file in dags_folder.glob("*.py")})
         yield airflow

@@ -7,12 +7,15 @@ its deferral for the one that resumed, and fails that.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_oxen.testing import LocalHub
     from demo.standalone import AirflowStandalone
 
@@ -102,6 +105,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
         ("example_oxen_gate", {"evaluation_id": "completed-8s-gate"}),
         ("example_oxen_gate_from_task", {"evaluation_id": "completed-8s-task"}),
         ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
+        ("example_oxen_asset", {"evaluation_id": "completed-8s-asset"}),
         ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-8s-a", "completed-9s-b"]}),
     ],
 )
@@ -112,6 +116,51 @@ def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: st
 
     assert real_airflow.wait_for_run(dag_id, "example") == "success"
     assert len(hub.requests) > asked
+
+
+def test_asset_of_a_gate_starts_the_next_pipeline(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
+    evaluation_id = hub.add_evaluation(seconds=5, rows=50)
+    known = len(real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"])
+    real_airflow.trigger("example_oxen_asset", "asset", {"evaluation_id": evaluation_id})
+
+    assert real_airflow.wait_for_run("example_oxen_asset", "asset") == "success"
+    (event,) = (
+        event
+        for event in real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+        if event["source_run_id"] == "asset"
+    )
+    assert event["uri"] == "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
+    assert event["extra"] == {
+        "evaluation_id": evaluation_id,
+        "commit": "0123456789abcdef",
+        "rows": 50,
+        "tokens": 1250,
+        "credits": 0.05,
+    }
+    deadline = time.monotonic() + 60
+    while len(runs := real_airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]) <= known:
+        assert time.monotonic() < deadline, "no run began"
+        time.sleep(0.3)
+    run_id = max(runs, key=lambda run: run["run_after"])["dag_run_id"]
+    assert real_airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
+    told = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
+    assert f"{evaluation_id}: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits" in told
+
+
+def test_gate_that_stays_shut_produces_no_asset(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """An evaluation that ``accept`` refuses fails the task for good, and the asset has no event of it."""
+    evaluation_id = hub.add_evaluation(seconds=5, fields={"credits_used": 25.5})
+    real_airflow.trigger("example_oxen_asset", "refused", {"evaluation_id": evaluation_id})
+
+    assert real_airflow.wait_for_run("example_oxen_asset", "refused") == "failed"
+    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in real_airflow.task_log(
+        "example_oxen_asset", "refused", "gate"
+    )
+    events = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
+    assert "refused" not in {event["source_run_id"] for event in events}
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate") is None
+    assert real_airflow.xcom("example_oxen_asset", "refused", "gate", "evaluation")["credits_used"] == 25.5
 
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
@@ -129,6 +178,88 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
     assert strict == [("success", 1), ("failed", 1), ("failed", 1), ("failed", 1)]
     assert soft == [("success", 1), ("skipped", 1), ("skipped", 1), ("skipped", 1)]
     assert "argument 'evaluation_id'" in real_airflow.task_log("mapped_gates", "mixed", "strict", map_index=2)
+
+
+@pytest.fixture(scope="module")
+def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -> Iterator[dict[str, dict[str, Any]]]:
+    """The links of a gate of each kind, as Airflow's page shows them, and the state it was in then."""
+    expected = {
+        "waiting": "deferred",
+        "poking": "running",
+        "open": "success",
+        "failed": "failed",
+        "waiting_without_worker": "deferred",
+        "open_without_worker": "success",
+        "mapped-0": "success",
+        "mapped-1": "success",
+        "unseen": "failed",
+        "elsewhere": "success",
+    }
+    for name, state in expected.items():
+        if name not in ("unseen", "elsewhere"):
+            oxen_public[0].add_evaluation(
+                name,
+                end="errored" if state == "failed" else "completed",
+                seconds=8 if state in ("success", "failed") else 3600,
+                fields={
+                    "resource": {"path": f"data/{name}.parquet", "version": f"commit-{name}"},
+                    "target_branch": "intents",
+                    "target_path": f"results/{name}.parquet",
+                },
+            )
+    real_airflow.trigger("gate_links", "links")
+    found: dict[str, dict[str, Any]] = {}
+    deadline = time.monotonic() + 120
+    while len(found) < len(expected):
+        assert time.monotonic() < deadline, (found, real_airflow.task_instances("gate_links", "links"))
+        for task in real_airflow.task_instances("gate_links", "links"):
+            name = task["task_id"] if task["map_index"] < 0 else f"{task['task_id']}-{task['map_index']}"
+            path = f"/dags/gate_links/dagRuns/links/taskInstances/{task['task_id']}/links"
+            links = real_airflow.get(path, map_index=task["map_index"])["extra_links"]
+            # A task's state changes a moment before its links are there.
+            if task["state"] == expected[name] and (name in ("unseen", "elsewhere") or any(links.values())):
+                found.setdefault(name, links)
+        time.sleep(0.5)
+    yield found
+    real_airflow.patch("/dags/gate_links/dagRuns/links", {"state": "failed"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "waiting",
+        "poking",
+        "open",
+        "failed",
+        "waiting_without_worker",
+        "open_without_worker",
+        "mapped-0",
+        "mapped-1",
+    ],
+)
+def test_links_open_source_and_results(linked: dict, name: str) -> None:
+    """A gate links to its source data at its version and its results at their branch, in whatever state it is."""
+    start = "https://www.oxen.ai/ox/customer-intents/file"
+
+    assert linked[name] == {
+        "Source data on Oxen": f"{start}/commit-{name}/data/{name}.parquet",
+        "Results on Oxen": f"{start}/intents/results/{name}.parquet",
+    }
+
+
+@pytest.mark.parametrize("name", ["unseen", "elsewhere"])
+def test_no_link_is_made_up(linked: dict, name: str) -> None:
+    """An evaluation that was never seen, and one on another hub, have no links."""
+    assert set(linked[name].values()) == {None}
+
+
+def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowStandalone) -> None:
+    """No worker started for the links' sake."""
+    assert linked
+    folder = real_airflow.home / "logs" / "dag_id=gate_links" / "run_id=links"
+
+    for name in ("waiting_without_worker", "open_without_worker"):
+        assert [path.name for path in (folder / f"task_id={name}").rglob("*.log") if ".trigger." not in path.name] == []
 
 
 def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:

@@ -18,6 +18,8 @@ from airflow_provider_oxen.report import (
     describe_progress,
     describe_step,
     repository_url,
+    results_url,
+    source_url,
 )
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
@@ -206,6 +208,22 @@ def test_unreachable() -> None:
     )
 
 
+def test_unaccepted() -> None:
+    """A completed evaluation that ``accept`` refuses is told with the reason."""
+    assert _outcome("unaccepted", _seen("completed", 9, 10, **RUN), error="9 of 10 rows were processed") == (
+        "Evaluation e-1 of ox/customer-intents completed after 3 min 20 s, 9 of 10 rows done, but accept closes the "
+        f"gate: 9 of 10 rows were processed. {SEE}"
+    )
+
+
+def test_unjudged() -> None:
+    """An ``accept`` that failed is named, with its error."""
+    assert _outcome("unjudged", _seen("completed"), error="KeyError: 'x'") == (
+        "Evaluation e-1 of ox/customer-intents completed, but accept failed, so the gate stays shut: KeyError: 'x'. "
+        + SEE
+    )
+
+
 def test_lost() -> None:
     """A trigger that ended without a word leaves the gate shut, and says so."""
     assert _outcome("lost", error="no event", hub=None) == (
@@ -282,3 +300,58 @@ def test_only_the_public_hub_has_known_pages(hub: str | None) -> None:
 def test_page_of_a_repository_is_encoded() -> None:
     """Names are encoded into the page's address."""
     assert repository_url(EvaluationRef("ö x", "a?b", "e"), HUB) == "https://www.oxen.ai/%C3%B6%20x/a%3Fb"
+
+
+FILE = "https://www.oxen.ai/ox/customer-intents/file"
+
+
+def _source(path: Any, version: Any, hub: str | None = HUB) -> str | None:
+    return source_url(REF, _seen(resource={"path": path, "version": version}), hub)
+
+
+def _results(path: Any, branch: Any) -> str | None:
+    return results_url(REF, _seen(target_path=path, target_branch=branch), HUB)
+
+
+@pytest.mark.parametrize("find", [_source, _results])
+@pytest.mark.parametrize(
+    ("path", "version", "place"),
+    [
+        ("data/customers.parquet", "0123abcd", "0123abcd/data/customers.parquet"),
+        ("/data/customers.parquet", "main", "main/data/customers.parquet"),
+        ("Ärger & Co?.csv", "a#b", "a%23b/%C3%84rger%20%26%20Co%3F.csv"),
+        ("a.csv", "feature/x", "feature%2Fx/a.csv"),
+        ("https://evil.example/", "main", None),
+        ("a.csv", "//evil.example", "%2F%2Fevil.example/a.csv"),
+    ],
+)
+def test_page_of_a_file(find: Any, path: str, version: str, place: str | None) -> None:
+    """A file is at its branch or commit inside its repository, and the hub's words cannot lead anywhere else."""
+    assert find(path, version) == (place and f"{FILE}/{place}")
+
+
+@pytest.mark.parametrize("find", [_source, _results])
+@pytest.mark.parametrize(
+    ("path", "version"),
+    [
+        (None, "main"),
+        ("a.csv", None),
+        ("", "main"),
+        ("a.csv", ""),
+        ("../a", "main"),
+        ("a", ".."),
+        ("a/./b", "m"),
+        (7, 7),
+    ],
+)
+def test_page_of_a_file_that_is_not_known(find: Any, path: Any, version: Any) -> None:
+    """Where the hub tells no file, no branch, or what would change the address, none is made up."""
+    assert find(path, version) is None
+
+
+def test_page_of_a_file_on_another_hub() -> None:
+    """Where other hubs show their files is not known; the public one may be given with its port."""
+    assert _source("a.csv", "main", "https://dev.hub.oxen.ai") is None
+    assert _source("a.csv", "main", None) is None
+    assert _source("a.csv", "main", "https://hub.oxen.ai:443") == f"{FILE}/main/a.csv"
+    assert source_url(REF, _seen(), HUB) is None

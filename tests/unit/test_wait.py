@@ -441,6 +441,46 @@ def test_long_error_is_cut() -> None:
     assert len(_look(_wait(), (0, OxenNotFoundError("x" * 9_000)))[1].error) == 2_000
 
 
-def test_only_an_unreachable_hub_or_a_lost_trigger_is_worth_another_try() -> None:
-    """Every other outcome is final."""
-    assert {str(reason) for reason in OutcomeReason if not Outcome(reason).is_final} == {"unreachable", "lost"}
+def test_only_what_may_change_is_worth_another_try() -> None:
+    """A hub out of reach, a trigger lost and an ``accept`` that failed may be tried again; all else is final."""
+    again = {str(reason) for reason in OutcomeReason if not Outcome(reason).is_final}
+    assert again == {"unreachable", "lost", "unjudged"}
+
+
+# What ``accept`` makes of an outcome
+
+
+def test_accepted_evaluation_stays_completed() -> None:
+    """Where all conditions return True, the outcome is the one that was."""
+    outcome = Outcome(OutcomeReason.COMPLETED, _seen("completed"))
+
+    assert outcome.judge(()) is outcome
+    assert outcome.judge((lambda _: True,)) is outcome
+
+
+def test_refused_evaluation_is_unaccepted_with_the_reason() -> None:
+    """A condition that closes the gate makes a final outcome, which keeps the evaluation and has the reason."""
+    outcome = Outcome(OutcomeReason.COMPLETED, _seen("completed")).judge((lambda _: "too short",))
+
+    assert (outcome.reason, outcome.error, outcome.is_final) == ("unaccepted", "too short", True)
+    assert outcome.evaluation == _seen("completed")
+
+
+@pytest.mark.parametrize("reason", [reason for reason in OutcomeReason if reason != "completed"])
+def test_only_a_completed_evaluation_is_judged(reason: OutcomeReason) -> None:
+    """No condition is asked about another outcome, and none opens a gate."""
+    outcome = Outcome(reason, _seen("errored"))
+
+    assert outcome.judge((lambda _: 1 / 0,)) is outcome
+
+
+def test_condition_gets_the_same_evaluation_whichever_way_it_came() -> None:
+    """At the first look, the hub's document is at hand; after a deferral it is not. Conditions see no difference."""
+    seen: list[Evaluation] = []
+    first = Outcome(OutcomeReason.COMPLETED, _seen("completed", prompt="secret", credits_used=2, name="x" * 9_000))
+    for outcome in (first, _from_event(json.loads(json.dumps(first.to_event())))):
+        outcome.judge((lambda evaluation: seen.append(evaluation) or True,))
+
+    assert seen[0].to_dict() == seen[1].to_dict()
+    assert [evaluation.prompt for evaluation in seen] == [None, None]
+    assert seen[0].credits_used == 2.0

@@ -100,7 +100,10 @@ with DAG("failover", schedule=None):
     gate("{{ dag_run.conf.id }}", timeout=40)
 
 with DAG("ends_on_worker_for_outlets", schedule=None):
-    gate("{{ dag_run.conf.id }}", outlets=[Asset(name="intents", uri="oxen://ox/customer-intents")])
+    gate(
+        "{{ dag_run.conf.id }}",
+        outlets=[Asset(name="intents", uri="oxen://hub.oxen.ai/ox/customer-intents/intents.parquet")],
+    )
 
 with DAG("ends_on_worker_for_callback", schedule=None):
     gate("{{ dag_run.conf.id }}", on_success_callback=tell)

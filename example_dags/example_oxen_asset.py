@@ -1,0 +1,54 @@
+"""
+A gate that produces an asset, and a pipeline that runs whenever it does.
+
+The second DAG knows nothing of the first: it is scheduled on the results of the evaluation, and reads from the asset's
+event which evaluation they come from. Give the first the id of an evaluation that was accepted: one within its budget,
+of which no row is missing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from airflow.providers.common.compat.sdk import Asset, dag, get_current_context, task
+
+from airflow_provider_oxen.accept import all_rows, max_credits
+from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+
+INTENTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main")
+
+
+@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+def example_oxen_asset() -> None:
+    """Wait for the evaluation that the run was triggered with; its results are the asset."""
+    OxenEvaluationSensor(
+        task_id="gate",
+        namespace="ox",
+        repo_name="customer-intents",
+        evaluation_id="{{ params.evaluation_id }}",
+        accept=[all_rows(), max_credits(25)],
+        outlets=[INTENTS],
+    )
+
+
+@dag(schedule=[INTENTS], start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), tags=["oxen", "example"])
+def example_oxen_asset_consumer() -> None:
+    """Use the results, with what is known of the evaluation they come from."""
+
+    @task
+    def publish() -> list[str]:
+        context = get_current_context()
+        # Airflow 2 has another name for them.
+        events = context.get("triggering_asset_events") or context["triggering_dataset_events"]
+        return [
+            f"{event.extra['evaluation_id']}: {event.extra['rows']} rows at {event.extra['commit']}, "
+            f"{event.extra['tokens']} tokens, {event.extra['credits']} credits"
+            for of_one_asset in events.values()
+            for event in of_one_asset
+        ]
+
+    publish()
+
+
+example_oxen_asset()
+example_oxen_asset_consumer()

@@ -1,0 +1,155 @@
+"""The ``oxen://`` asset: which URIs there are, and what the event of a gate's outlet tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_oxen.accept import max_credits
+from airflow_provider_oxen.assets import convert_asset_to_openlineage, create_asset, sanitize_uri
+from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+from tests.integration.test_sensor import FakeTaskInstance
+
+if TYPE_CHECKING:
+    from airflow_provider_oxen.testing import LocalHub
+
+URI = "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
+
+
+def make_outlet_events(outlets: list[Any]) -> Any:
+    """Make what a task's context has for the events of its outlets."""
+    if AIRFLOW_V_3_0_PLUS:
+        from airflow.sdk.execution_time.context import OutletEventAccessors
+
+        return OutletEventAccessors()
+    from airflow.utils.context import OutletEventAccessors
+
+    assert outlets is not None
+    return OutletEventAccessors()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (URI, URI),
+        ("OXEN://HUB.oxen.ai/ox/r/f.csv", "oxen://hub.oxen.ai/ox/r/f.csv"),
+        ("oxen://localhost:8080/ox/r/f.csv/", "oxen://localhost:8080/ox/r/f.csv"),
+        ("oxen://[::1]:80/ox/r/f.csv", "oxen://[::1]:80/ox/r/f.csv"),
+        ("oxen://h/ox/r/a b/%7E%c3%bc.csv?revision=a/b", "oxen://h/ox/r/a%20b/~%C3%BC.csv?revision=a%2Fb"),
+    ],
+)
+def test_asset_uri_has_one_form(uri: str, expected: str) -> None:
+    """Airflow knows the scheme: however a file is written, it is one asset."""
+    assert Asset(uri=uri).uri == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("oxen:///ox/r/f.csv", "names no host"),
+        ("oxen://h:x/ox/r/f.csv", "names no host"),
+        ("oxen://h", "names no file"),
+        ("oxen://h/ox/r", "names no file"),
+        ("oxen://h/ox//f.csv", "'repo_name'"),
+        ("oxen://h/ox/../f.csv", "'repo_name'"),
+        ("oxen://h/a%2Fb/r/f.csv", "'namespace'"),
+        ("oxen://h/ox/r/a/../f.csv", "or '.' or '..'"),
+        ("oxen://h/ox/r//f.csv", "empty step"),
+        ("oxen://h/ox/r/f.csv?rev=main", "query other than one revision"),
+        ("oxen://h/ox/r/f.csv?revision=a&revision=b", "query other than one revision"),
+        ("oxen://h/ox/r/f.csv?revision=%20", "query other than one revision"),
+        ("oxen://sk-secret@h/ox/r/f.csv", "holds no login"),
+    ],
+)
+def test_bad_asset_uri_is_refused(uri: str, told: str) -> None:
+    """What is no file in a repository is refused while the DAG is parsed, with the form to write, and no key shown."""
+    with pytest.raises(ValueError, match="Write oxen://host/namespace/repo_name/path") as caught:
+        sanitize_uri(urlsplit(uri))
+
+    assert told in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+    if (
+        AIRFLOW_V_3_0_PLUS and "@" not in uri
+    ):  # Airflow 2 only warns by default; all of them may drop a login themselves
+        with pytest.raises(ValueError, match="oxen://host/namespace/repo_name/path"):
+            Asset(uri=uri)
+
+
+def test_asset_is_made_of_its_parts() -> None:
+    """The factory writes the URI, encoded, on the public hub unless told otherwise."""
+    asset = create_asset(namespace="ox", repo_name="customer-intents", path="data/intents.parquet", revision="main")
+    other = create_asset(namespace="a b", repo_name="r", path="/ü.csv", host="localhost:1", extra={"a": 1})
+
+    assert asset.uri == URI
+    assert (other.uri, other.extra) == ("oxen://localhost:1/a%20b/r/%C3%BC.csv", {"a": 1})
+
+
+@pytest.mark.filterwarnings("ignore:ProvidersManager.asset_")
+def test_airflow_finds_factory_and_converter() -> None:
+    """The metadata registers the scheme's factory and its OpenLineage converter with Airflow, not its check alone."""
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    kind = "asset" if AIRFLOW_V_3_0_PLUS else "dataset"
+
+    assert getattr(manager, f"{kind}_uri_handlers")["oxen"] is sanitize_uri
+    assert getattr(manager, f"{kind}_factories")["oxen"] is create_asset
+    assert getattr(manager, f"{kind}_to_openlineage_converters")["oxen"] is convert_asset_to_openlineage
+
+
+def test_open_gate_tells_its_asset_of_the_evaluation(oxen_hub: LocalHub) -> None:
+    """The event of an ``oxen://`` outlet says which evaluation it was, and what it took; other outlets' say nothing."""
+    ours, other = Asset(uri=URI), Asset(uri="s3://bucket/key")
+    outlet_events = make_outlet_events([ours, other])
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, rows=50)
+
+    gate(evaluation_id, [ours, other]).execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
+
+    assert outlet_events[ours].extra == {
+        "evaluation_id": evaluation_id,
+        "commit": "0123456789abcdef",
+        "rows": 50,
+        "tokens": 1250,
+        "credits": 0.05,
+    }
+    assert outlet_events[other].extra == {}
+
+
+def test_event_keeps_what_a_user_put_there(oxen_hub: LocalHub) -> None:
+    """What the DAG's author added to the event before stays in it."""
+    ours = Asset(uri=URI)
+    outlet_events = make_outlet_events([ours])
+    outlet_events[ours].extra["reviewed_by"] = "Bo"
+
+    gate(oxen_hub.add_evaluation(seconds=0), [ours]).execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
+
+    assert outlet_events[ours].extra["reviewed_by"] == "Bo"
+    assert outlet_events[ours].extra["rows"] == 1000
+
+
+def test_shut_gate_tells_nothing(oxen_hub: LocalHub) -> None:
+    """A gate that ``accept`` closes leaves the event of its outlet alone."""
+    ours = Asset(uri=URI)
+    outlet_events = make_outlet_events([ours])
+
+    with pytest.raises(AirflowFailException):
+        gate(oxen_hub.add_evaluation(seconds=0), [ours], accept=max_credits(0)).execute(
+            {"ti": FakeTaskInstance(), "outlet_events": outlet_events}
+        )
+
+    assert outlet_events[ours].extra == {}
+
+
+def gate(evaluation_id: str, outlets: list[Any], **arguments: Any) -> OxenEvaluationSensor:
+    return OxenEvaluationSensor(
+        task_id="gate",
+        namespace="ox",
+        repo_name="customer-intents",
+        evaluation_id=evaluation_id,
+        outlets=outlets,
+        **arguments,
+    )

@@ -1,0 +1,81 @@
+"""
+The public hub, as far as a client can tell: ``https://hub.oxen.ai``, though everything stays on this machine.
+
+A local hub speaks TLS with a certificate for that name, and a proxy leads there whoever asks for it. A connection with
+the proxy and the certificate's CA is all that differs from a user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import socketserver
+import ssl
+import threading
+from typing import TYPE_CHECKING
+
+import trustme
+
+from airflow_provider_oxen.testing import LocalHub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "hub.oxen.ai"
+
+
+@contextlib.contextmanager
+def public_hub(folder: Path, *, api_key: str = "public-hub-key") -> Iterator[tuple[LocalHub, str]]:
+    """
+    Run it, and give it together with an Airflow connection to it, as JSON.
+
+    :param folder: where the CA is written to.
+    """
+    ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(NAME).configure_cert(tls)
+    ca_file = folder / "public-hub-ca.pem"
+    ca.cert_pem.write_to_path(str(ca_file))
+    with LocalHub(api_key=api_key, tls=tls) as hub, _proxy(hub.port) as proxy:
+        extra = {"proxy": proxy, "verify": str(ca_file)}
+        yield hub, json.dumps({"conn_type": "oxen", "password": api_key, "extra": extra})
+
+
+@contextlib.contextmanager
+def _proxy(hub_port: int) -> Iterator[str]:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked = self.rfile.readline().split()
+            while self.rfile.readline().strip():
+                pass
+            if asked[:2] != [b"CONNECT", f"{NAME}:443".encode()]:
+                self.wfile.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", hub_port)) as hub:
+                self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_pump, args=(hub, self.connection), daemon=True)
+                back.start()
+                _pump(self.connection, hub)
+                back.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65_536):
+            sink.sendall(chunk)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
