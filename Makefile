@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix fuzz lint bench clean
+.PHONY: help demo test test-matrix fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a dead link is an error
+	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet \
+		docs build/docs
 
 bench: $(VENV)/.dev ## Compare poll schedules, in simulated time (half a minute)
 	$(BIN)/python -m benchmarks.poll_schedule --traces 80

@@ -49,6 +49,10 @@ class OxenEvaluationSensor(BaseSensorOperator):
 
     With ``never_fail``, it is skipped instead of any of these failures.
 
+    An outlet whose URI begins with ``oxen://`` (see :mod:`airflow_provider_oxen.assets`) gets an event when the gate
+    opens, which tells of the evaluation. Airflow's OpenLineage provider, where installed, is told of the data that goes
+    in and comes out (see :mod:`airflow_provider_oxen.lineage`). The task's page links to both, on the public hub.
+
     :param namespace: user or organization that owns the repository. (templated)
     :param repo_name: the repository. (templated)
     :param evaluation_id: the evaluation to wait for. (templated)
@@ -76,10 +80,6 @@ class OxenEvaluationSensor(BaseSensorOperator):
         that no worker process starts for it. From Airflow 3.3 on. A task with outlets or an ``on_success_callback``
         ends on a worker, as does any where a listener is installed (OpenLineage, say), and a warning says why. Where
         the evaluation did not complete, the task always ends on a worker.
-    An outlet whose URI begins with ``oxen://`` (see :mod:`airflow_provider_oxen.assets`) gets an event when the gate
-    opens, which tells of the evaluation. Airflow's OpenLineage provider, where installed, is told of the data that goes
-    in and comes out (see :mod:`airflow_provider_oxen.lineage`). The task's page links to both, on the public hub.
-
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.models.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, there
         for a failed gate too, so that callbacks and downstream tasks can read what was last seen.

@@ -1,0 +1,69 @@
+"""
+Links on the pages lead somewhere.
+
+Sphinx checks those of docs/ for the site, these tests those of every page as they stand in the repository. Other sites
+cannot be reached where the tests run: their hosts are checked against a list, so that a new one is looked at by a
+person.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Hosts that a person has visited.
+HOSTS = {"airflow.apache.org", "docs.oxen.ai", "keepachangelog.com", "openlineage.io", "semver.org", "www.oxen.ai"}
+README_LIMIT = 150
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code and without code in lines."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and MyST make of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link of a page names a file that is there, and an anchor that is in it."""
+    dead = []
+    for link in links(page):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_other_sites_are_to_known_hosts(page: Path) -> None:
+    """A page links over https, and to hosts that somebody has visited."""
+    found = re.findall(r"(https?)://(?!127\.0\.0\.1)([\w.\-]+)", prose(page))
+
+    assert {scheme for scheme, _ in found} <= {"https"}
+    assert {host for _, host in found} <= HOSTS
+
+
+def test_readme_is_short() -> None:
+    """The README is read to its end."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LIMIT
