@@ -73,7 +73,7 @@ def test_tests_of_the_pages_pass(tmp_path: Path) -> None:
         "AIRFLOW_HOME": str(tmp_path / "test-airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
     }
     for arguments in (["airflow", "db", "migrate"], ["pytest", "-c", os.devnull, "--rootdir", ".", "-p", "no:asyncio"]):
         result = subprocess.run(
