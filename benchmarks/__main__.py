@@ -8,11 +8,12 @@ was missed is told, and is no failure: the machine may have been busy. A section
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -20,14 +21,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+from benchmarks.section import run_apart
 
 __all__ = ["SECTIONS", "main"]
 
@@ -75,11 +77,16 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="only see that all runs; the numbers mean little")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given again")
     asked = parser.parse_args()
-    sections = [name for name in SECTIONS if not asked.only or name in asked.only]
+    sections = [name for name in asked.only or SECTIONS if importlib.util.find_spec(f"benchmarks.{name}")]
     whole = not asked.short and len(sections) == len(SECTIONS)
     console = Console()
     began = time.monotonic()
-    measured, broken = _run_all(console, sections, short=asked.short)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        measured, broken = _run_all(console, sections, short=asked.short)
+    except KeyboardInterrupt:
+        console.print("Interrupted; what was started has been stopped, and nothing was written.")
+        return 130
     results = {"about": _about(short=asked.short, seconds=time.monotonic() - began), "sections": measured}
     whole &= not broken
     folder = _ROOT / ".bench"
@@ -120,7 +127,7 @@ def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[s
 def _run(name: str, progress: Progress, bar: TaskID, *, short: bool) -> tuple[dict[str, Any] | None, str | None]:
     """Run a section in a fresh process, so that nothing of one section is left for the next to measure."""
     here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_section, args=(name, short, there))
+    process = multiprocessing.get_context("spawn").Process(target=run_apart, args=(name, short, there))
     began = time.monotonic()
     process.start()
     there.close()
@@ -142,28 +149,17 @@ def _run(name: str, progress: Progress, bar: TaskID, *, short: bool) -> tuple[di
             break
     except EOFError:
         pass
+    except KeyboardInterrupt:
+        process.join(20)  # it was interrupted too, and is stopping what it started
+        raise
     finally:
-        if error is not None:
+        if error is not None and process.is_alive():
             process.terminate()
-        process.join(15)
+        process.join(20)
         process.kill()
     if result is not None:
         result = {"seconds": round(time.monotonic() - began, 1), **result}
     return result, error
-
-
-def _section(name: str, short: bool, to: Connection) -> None:
-    """Run in the process of a section."""
-    import signal
-
-    # So that it takes down what it started when it is told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        module = importlib.import_module(f"benchmarks.{name}")
-        result = module.run(short=short, report=lambda words: to.send(("report", words)))
-        to.send(("result", json.loads(json.dumps(result))))
-    except Exception:  # noqa: BLE001  # told, and counted as broken
-        to.send(("error", traceback.format_exc()))
 
 
 def _about(*, short: bool, seconds: float) -> dict[str, Any]:
@@ -226,7 +222,7 @@ def _draw(console: Console, measured: Mapping[str, Any], folder: Path) -> list[P
 
 
 def _tell_targets(console: Console, measured: Mapping[str, Any]) -> None:
-    table = Table("Section", "Measured", Text("Value", justify="right"), Text("At most", justify="right"), "Holds")
+    table = Table("Section", "Measured", Column("Value", justify="right"), Column("At most", justify="right"), "Holds")
     for name, result in measured.items():
         for number, target in enumerate(result["targets"]):
             holds = Text("yes", "green") if target["holds"] else Text("no", "red")

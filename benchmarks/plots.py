@@ -1,14 +1,252 @@
-"""Draw what the benchmarks measured. Needs the dependency group ``bench``."""
+"""Draw what the benchmarks measured, as SVG. Needs the dependency group ``bench``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.policies import FIXED_INTERVALS, SHIPPED
 from benchmarks.traces import DURATIONS
 
-__all__ = ["frontier"]
+__all__ = ["connections", "cpu", "draw_all", "end_to_end", "frontier", "memory", "parsing", "scale"]
+
+#: One colour for each who waits, in all plots.
+_OURS, _BARE, _DBT, _HTTP, _OTHER = "tab:red", "0.55", "tab:blue", "tab:purple", "0.75"
+_SUBJECTS = {
+    "bare": ("bare loop, one shared session", _BARE),
+    "oxen": ("this provider", _OURS),
+    "dbt": ("dbt Cloud's trigger", _DBT),
+    "http": ("HttpEventTrigger", _HTTP),
+}
+
+
+def draw_all(sections: Mapping[str, Any], folder: Path) -> list[Path]:
+    """
+    Draw all that was measured.
+
+    :param sections: results by section; what is not there is not drawn.
+    :param folder: where to write.
+    :return: the files written.
+    """
+    plots: list[tuple[str, str, Callable[[Any, str], None]]] = [
+        ("poll_schedule", "poll-schedule.svg", lambda found, path: frontier(found["policies"], path)),
+        ("cost", "cpu-a-poll.svg", cpu),
+        ("cost", "connections.svg", connections),
+        ("cost", "memory-a-wait.svg", memory),
+        ("scale", "scale.svg", scale),
+        ("parsing", "dag-parsing.svg", parsing),
+        ("end_to_end", "end-to-end.svg", end_to_end),
+    ]
+    written = []
+    for section, name, draw in plots:
+        if section in sections:
+            draw(sections[section], str(folder / name))
+            written.append(folder / name)
+    return written
+
+
+@contextmanager
+def _figure(path: str, rows: int = 1, columns: int = 1, **named: Any) -> Iterator[tuple[Any, Any]]:
+    """Make a figure and write it: the same numbers give the same file, and text stays text."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": Path(path).stem, "svg.fonttype": "none", "font.size": 10})
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(rows, columns, layout="constrained", **named)
+    try:
+        yield figure, panels
+        figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    finally:
+        plt.close(figure)
+    # Matplotlib leaves blanks at the ends of lines.
+    text = Path(path).read_text(encoding="utf-8")
+    Path(path).write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()), encoding="utf-8")
+
+
+def _tidy(panel: Any) -> None:
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+
+
+def _bars(
+    panel: Any,
+    names: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    *,
+    labels: Sequence[str],
+    errors: Sequence[tuple[float, float]] | None = None,
+) -> None:
+    """Draw lying bars, the first on top, each with its value in words behind it."""
+    places = range(len(names))
+    ends = [high for _, high in errors] if errors else list(values)
+    panel.barh(places, values, color=colours, height=0.62)
+    if errors:
+        below = [max(value - low, 0.0) for value, (low, _) in zip(values, errors, strict=True)]
+        above = [max(high - value, 0.0) for value, (_, high) in zip(values, errors, strict=True)]
+        panel.errorbar(values, places, xerr=[below, above], fmt="none", ecolor="black", elinewidth=1, capsize=3)
+    for place, end, label in zip(places, ends, labels, strict=True):
+        panel.annotate(label, (end, place), xytext=(6, 0), textcoords="offset points", va="center")
+    panel.set_yticks(places, names)
+    panel.invert_yaxis()
+    panel.tick_params(axis="y", length=0)
+    _tidy(panel)
+
+
+def cpu(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the CPU time of a poll, over plain HTTP and over TLS.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    titles = {"plain": "HTTP", "tls": "HTTPS"}
+    with _figure(path, 1, 2, figsize=(10, 2.9), sharey=True, sharex=True) as (figure, panels):
+        for panel, (way, title) in zip(panels, titles.items(), strict=True):
+            found = {name: results["cpu"][way][name] for name in _SUBJECTS}
+            most = max(one["most"] for one in found.values())
+            _bars(
+                panel,
+                [_SUBJECTS[name][0] for name in found],
+                [one["median"] for one in found.values()],
+                [_SUBJECTS[name][1] for name in found],
+                labels=[f"{one['median']:.2f}" for one in found.values()],
+                errors=[(one["least"], one["most"]) for one in found.values()],
+            )
+            panel.set(title=title, xlabel="milliseconds of CPU a poll")
+            panel.set_xlim(0, max(most * 1.2, panel.get_xlim()[1]))
+        panels[1].invert_yaxis()  # shared with the first, and turned twice
+        of = f"{results['waits']} waits; median, least and most of {results['rounds']} rounds"
+        figure.suptitle(f"CPU time of one poll, {of}")
+
+
+def connections(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the TCP connections that were opened, beside the polls that were made.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    from statistics import median
+
+    with _figure(path, figsize=(8, 2.7)) as (_, panel):
+        found = {name: results["cpu"]["plain"][name] for name in _SUBJECTS}
+        opened = [median(one["connections"]) for one in found.values()]
+        polls = [median(one["polls"]) for one in found.values()]
+        _bars(
+            panel,
+            [_SUBJECTS[name][0] for name in found],
+            opened,
+            [_SUBJECTS[name][1] for name in found],
+            labels=[f"{n:,.0f} for {all_:,.0f} polls" for n, all_ in zip(opened, polls, strict=True)],
+        )
+        panel.set(
+            title=f"TCP connections opened by {results['waits']} waits",
+            xlabel="connections (logarithmic)",
+            xscale="log",
+            xlim=(1, max(opened) * 12),
+        )
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def memory(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw what memory grows by with the number of waits.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    with _figure(path, figsize=(8, 4)) as (_, panel):
+        for name, (label, colour) in _SUBJECTS.items():
+            told = results["memory"][name]
+            (first, low), *_ = told["resident"]
+            waits = [count for count, _ in told["resident"]]
+            grown = [(size - low) / 1e6 for _, size in told["resident"]]
+            panel.plot(waits, grown, "o-", color=colour, label=f"{label}: {told['bytes_a_wait'] / 1_000:.1f} KB a wait")
+        panel.set(
+            title="Resident memory of one process",
+            xlabel="waits",
+            ylabel=f"MB more than with {first} waits",
+            xlim=(0, None),
+            ylim=(0, None),
+        )
+        panel.legend(frameon=False)
+        panel.grid(color="0.9")
+        _tidy(panel)
+
+
+def parsing(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw what importing a sensor takes.
+
+    :param results: what :mod:`benchmarks.parsing` gives.
+    :param path: file to write.
+    """
+    colours = {"oxen": _OURS, "dbt Cloud": _DBT, "HTTP": _HTTP}
+    sensors = results["sensors"]
+    with _figure(path, figsize=(8, 3.2)) as (_, panel):
+        _bars(
+            panel,
+            ["this provider" if name == "oxen" else name for name in sensors],
+            [found["ms"]["median"] for found in sensors.values()],
+            [colours.get(name, _OTHER) for name in sensors],
+            labels=[f"{found['ms']['median']:.1f} ms, {found['modules']} modules" for found in sensors.values()],
+            errors=[(found["ms"]["low"], found["ms"]["high"]) for found in sensors.values()],
+        )
+        panel.set(
+            title=f"Importing a sensor after airflow.sdk; median and quartiles of {results['rounds']} runs",
+            xlabel="milliseconds (logarithmic)",
+            xscale="log",
+            xlim=(0.5, max(found["ms"]["high"] for found in sensors.values()) * 25),
+        )
+        panel.xaxis.set_major_formatter("{x:g}")
+
+
+def end_to_end(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the time from an evaluation's end to the next task's start, in its two parts.
+
+    :param results: what :mod:`benchmarks.end_to_end` gives.
+    :param path: file to write.
+    """
+    ways = results["ways"]
+    colours = [_OURS if way.startswith("oxen") else _DBT if way.startswith("dbt") else _HTTP for way in ways]
+    places = range(len(ways))
+    noticing = [way["noticing"]["median"] for way in ways.values()]
+    handing = [way["handing_over"]["median"] for way in ways.values()]
+    with _figure(path, figsize=(9, 3.4)) as (_, panel):
+        panel.barh(places, noticing, color=colours, height=0.62, alpha=0.45)
+        panel.barh(places, handing, left=noticing, color=colours, height=0.62)
+        for place, begin, end, way in zip(places, noticing, handing, ways.values(), strict=True):
+            workers = way["workers"]["median"]
+            words = f"{way['delay']['median']:.1f} s, {workers:g} worker process{'' if workers == 1 else 'es'}"
+            panel.annotate(words, (begin + end, place), xytext=(6, 0), textcoords="offset points", va="center")
+        panel.set_yticks(places, [way["name"] for way in ways.values()])
+        panel.invert_yaxis()
+        panel.tick_params(axis="y", length=0)
+        _tidy(panel)
+        panel.set(
+            title="From the evaluation's end to the start of the next task\n"
+            f"medians of {results['gates_of_each_way']} gates each, a look every {results['poke_interval']:g} s; "
+            "pale: until it is noticed, full: Airflow's own",
+            xlabel="seconds",
+            xlim=(0, max(a + b for a, b in zip(noticing, handing, strict=True)) * 1.55),
+        )
+        panel.title.set_fontsize(10)
+
+
+def scale(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw how one process keeps up with more and more waits.
+
+    :param results: what ``benchmarks.scale`` gives.
+    :param path: file to write.
+    """
+    raise NotImplementedError
 
 
 def frontier(policies: Mapping[str, Any], path: str) -> None:
@@ -18,38 +256,32 @@ def frontier(policies: Mapping[str, Any], path: str) -> None:
     :param policies: ``policies`` of what :func:`benchmarks.poll_schedule.main` returns.
     :param path: file to write, as SVG.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    # The same numbers give the same file; text stays text.
-    mpl.rcParams.update({"svg.hashsalt": "frontier", "svg.fonttype": "none"})
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
     lengths = DURATIONS[1:]
-    figure, panels = plt.subplots(1, len(lengths), figsize=(13, 4.4), layout="constrained")
-    for panel, nominal in zip(panels, lengths, strict=True):
-        points = {
-            name: (result["progress"][str(nominal)]["polls"], result["progress"][str(nominal)]["delay"])
-            for name, result in policies.items()
-        }
-        fixed = [points.pop(name) for name in (f"fixed {s:g} s" for s in FIXED_INTERVALS) if name in points]
-        panel.plot(*zip(*fixed, strict=True), "o-", color="0.6", label="fixed intervals, 5 s to 60 s")
-        shipped = points.pop(SHIPPED)
-        panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", label="other candidates")
-        panel.plot(*shipped, "*", color="tab:red", markersize=14, label="shipped")
-        panel.set(
-            title=f"{nominal / 60:g} minutes" if nominal < 3_600 else f"{nominal / 3_600:g} h",
-            xlabel="polls per evaluation",
-            xscale="log",
-            yscale="log",
+    with _figure(path, 1, len(lengths), figsize=(13, 4.4)) as (figure, panels):
+        for panel, nominal in zip(panels, lengths, strict=True):
+            points = {
+                name: (result["progress"][str(nominal)]["polls"], result["progress"][str(nominal)]["delay"])
+                for name, result in policies.items()
+            }
+            fixed = [points.pop(name) for name in (f"fixed {s:g} s" for s in FIXED_INTERVALS) if name in points]
+            panel.plot(*zip(*fixed, strict=True), "o-", color="0.6", label="fixed intervals, 5 s to 60 s")
+            shipped = points.pop(SHIPPED)
+            panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", label="other candidates")
+            panel.plot(*shipped, "*", color=_OURS, markersize=14, label="shipped")
+            panel.set(
+                title=f"{nominal / 60:g} minutes" if nominal < 3_600 else f"{nominal / 3_600:g} h",
+                xlabel="polls per evaluation",
+                xscale="log",
+                yscale="log",
+            )
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("mean detection delay, seconds")
+        panels[0].legend()
+        figure.suptitle(
+            "Polls against detection delay, evaluations that report progress; poke_interval 5 s, max_wait 60 s"
         )
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylabel("mean detection delay, seconds")
-    panels[0].legend()
-    figure.suptitle("Polls against detection delay, evaluations that report progress; poke_interval 5 s, max_wait 60 s")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import signal
 import statistics
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Report", "Run", "Target", "command_line", "spread"]
+__all__ = ["Report", "Run", "Target", "command_line", "run_apart", "spread"]
 
 #: Is told in a few words what is being measured right now.
 Report: TypeAlias = Callable[[str], None]
@@ -76,3 +81,21 @@ def command_line(
         print(f"{verdict:8}{target['name']}: {target['value']:.4g}, at most {target['limit']:g}")
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def run_apart(name: str, short: bool, to: Connection) -> None:
+    """
+    Run a section in a process made for it.
+
+    :param name: its module.
+    :param short: as the section takes it.
+    :param to: is sent ``("report", words)`` now and then, and ``("result", …)`` or ``("error", traceback)`` last.
+    """
+    # So that it takes down what it started when it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+        result = module.run(short=short, report=lambda words: to.send(("report", words)))
+        to.send(("result", json.loads(json.dumps(result))))
+    except Exception:  # noqa: BLE001  # told, and counted as broken
+        to.send(("error", traceback.format_exc()))
