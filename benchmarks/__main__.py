@@ -117,7 +117,7 @@ def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[s
                 measured[name] = result
             else:
                 broken.append(name)
-                console.print(Text(f"{name} broke:\n{error}", "red"))
+                console.print(Text(f"{name} broke:\n{error}", "red"), soft_wrap=True)
             targets = [target["holds"] for target in (result or {}).get("targets", [])]
             doing = "broke" if error is not None else f"{sum(targets)} of {len(targets)} targets hold"
             progress.update(bar, completed=1, doing=doing)
@@ -217,7 +217,7 @@ def _draw(console: Console, measured: Mapping[str, Any], folder: Path) -> list[P
     try:
         return draw_all(measured, folder)
     except Exception:  # noqa: BLE001  # the numbers are there all the same
-        console.print(Text(f"The plots broke:\n{traceback.format_exc()}", "red"))
+        console.print(Text(f"The plots broke:\n{traceback.format_exc()}", "red"), soft_wrap=True)
         return None
 
 

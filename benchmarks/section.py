@@ -97,5 +97,7 @@ def run_apart(name: str, short: bool, to: Connection) -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         result = module.run(short=short, report=lambda words: to.send(("report", words)))
         to.send(("result", json.loads(json.dumps(result))))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception:  # noqa: BLE001  # told, and counted as broken
         to.send(("error", traceback.format_exc()))
