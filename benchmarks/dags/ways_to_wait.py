@@ -17,7 +17,7 @@ COMMON: dict[str, Any] = {
     "task_id": "gate",
     "poke_interval": 5,
     "timeout": 600,
-    "retries": 3,
+    "retries": 10,
     "retry_delay": timedelta(seconds=1),
 }
 OXEN: dict[str, Any] = {
