@@ -87,8 +87,8 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
         for number in range(rounds):
             report(f"round {number + 1} of {rounds}: a gate of each way to wait")
             # The evaluations end at other points of the five seconds between two looks in each round.
-            seconds = 3.0 if short else 12.0 + _POKE_INTERVAL * (number + 0.5) / rounds
-            gates += lab.run_round(number, seconds, apart=0.5 if short else 2.0)
+            seconds = 3.0 if short else 10.0 + _POKE_INTERVAL * (number + 0.5) / rounds
+            gates += lab.run_round(number, seconds, apart=0.5 if short else 1.5)
     ways = {way: _sum_up(name, [gate for gate in gates if gate.way == way]) for way, name in WAYS.items()}
     target = Target(
         "worker processes for an open gate without a worker", 0, ways["oxen_without_worker"]["workers"]["most"]

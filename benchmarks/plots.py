@@ -208,35 +208,35 @@ def parsing(results: Mapping[str, Any], path: str) -> None:
 
 def end_to_end(results: Mapping[str, Any], path: str) -> None:
     """
-    Draw the time from an evaluation's end to the next task's start, in its two parts.
+    Draw the time from an evaluation's end to the next task's start, and what of it is Airflow's own.
 
     :param results: what :mod:`benchmarks.end_to_end` gives.
     :param path: file to write.
     """
     ways = results["ways"]
     colours = [_OURS if way.startswith("oxen") else _DBT if way.startswith("dbt") else _HTTP for way in ways]
-    places = range(len(ways))
-    noticing = [way["noticing"]["median"] for way in ways.values()]
     handing = [way["handing_over"]["median"] for way in ways.values()]
-    with _figure(path, figsize=(9, 3.4)) as (_, panel):
-        panel.barh(places, noticing, color=colours, height=0.62, alpha=0.45)
-        panel.barh(places, handing, left=noticing, color=colours, height=0.62)
-        for place, begin, end, way in zip(places, noticing, handing, ways.values(), strict=True):
-            workers = way["workers"]["median"]
-            words = f"{way['delay']['median']:.1f} s, {workers:g} worker process{'' if workers == 1 else 'es'}"
-            panel.annotate(words, (begin + end, place), xytext=(6, 0), textcoords="offset points", va="center")
-        panel.set_yticks(places, [way["name"] for way in ways.values()])
-        panel.invert_yaxis()
-        panel.tick_params(axis="y", length=0)
-        _tidy(panel)
-        panel.set(
-            title="From the evaluation's end to the start of the next task\n"
-            f"medians of {results['gates_of_each_way']} gates each, a look every {results['poke_interval']:g} s; "
-            "pale: until it is noticed, full: Airflow's own",
-            xlabel="seconds",
-            xlim=(0, max(a + b for a, b in zip(noticing, handing, strict=True)) * 1.55),
+    words = []
+    for way in ways.values():
+        workers = way["workers"]["median"]
+        words.append(f"{way['delay']['median']:.1f} s, {workers:g} worker process{'' if workers == 1 else 'es'}")
+    with _figure(path, figsize=(9, 3.5)) as (figure, panel):
+        _bars(
+            panel,
+            [way["name"] for way in ways.values()],
+            [way["delay"]["median"] for way in ways.values()],
+            [(colour, 0.45) for colour in colours],
+            labels=words,
+            errors=[(way["delay"]["low"], way["delay"]["high"]) for way in ways.values()],
         )
-        panel.title.set_fontsize(10)
+        panel.barh(range(len(ways)), handing, color=colours, height=0.62)
+        figure.suptitle(
+            "From the evaluation's end to the start of the next task, a look every "
+            f"{results['poke_interval']:g} s\nmedian and quartiles of {results['gates_of_each_way']} gates each; "
+            "full colour: of that, Airflow's handing over once the end was seen",
+            fontsize=10,
+        )
+        panel.set(xlabel="seconds", xlim=(0, max(way["delay"]["high"] for way in ways.values()) * 1.45))
 
 
 def scale(results: Mapping[str, Any], path: str) -> None:
