@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -202,9 +203,9 @@ def _processor() -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Keep five digits of a measured number: more are noise."""
+    """Keep five digits of a measured number: more are noise. What is no number has none in JSON either."""
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value

@@ -243,10 +243,37 @@ def scale(results: Mapping[str, Any], path: str) -> None:
     """
     Draw how one process keeps up with more and more waits.
 
-    :param results: what ``benchmarks.scale`` gives.
+    :param results: what :mod:`benchmarks.scale` gives.
     :param path: file to write.
     """
-    raise NotImplementedError
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    loads = sorted(results["loads"], key=lambda load: load["polls_a_second_wanted"])
+    # Short intervals stand for more waits, as they make as many polls.
+    waits = [10 * load["polls_a_second_wanted"] for load in loads]
+    panels_of = {
+        "lag of the event loop, p99, ms": [load["lag_ms"]["p99"] for load in loads],
+        "CPU time of one poll, ms": [load["ms_a_poll"] for load in loads],
+        "processor in use, %": [100 * load["busy"] for load in loads],
+    }
+    with _figure(path, 1, len(panels_of), figsize=(12, 3.2)) as (figure, panels):
+        for panel, (title, values) in zip(panels, panels_of.items(), strict=True):
+            panel.plot(waits, values, "o-", color=_OURS)
+            panel.set(title=title, xlabel="waits, each looking every 10 s", xscale="log", ylim=(0, max(values) * 1.15))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            panel.xaxis.set_major_formatter("{x:,.0f}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.tick_params(axis="x", labelsize=9)
+            panel.grid(color="0.9")
+            _tidy(panel)
+        panels[0].axhline(50, color="0.4", linestyle="--")
+        panels[0].annotate(
+            "target: at most 50", (min(waits), 50), xytext=(0, 4), textcoords="offset points", color="0.3", fontsize=9
+        )
+        lags = panels_of["lag of the event loop, p99, ms"]
+        panels[0].set(yscale="log", ylim=(min(1.0, *lags) / 1.5, max(100.0, *lags) * 1.5))
+        panels[0].yaxis.set_major_formatter("{x:,g}")
+        figure.suptitle("One process; shorter intervals count as more waits")
 
 
 def frontier(policies: Mapping[str, Any], path: str) -> None:
