@@ -42,11 +42,11 @@ docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a de
 	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet \
 		docs build/docs
 
-bench: $(VENV)/.dev ## Compare poll schedules, in simulated time (half a minute)
-	$(BIN)/python -m benchmarks.poll_schedule --traces 80
+bench: $(VENV)/.bench ## Measure what a wait costs beside the peers (SHORT=1 only sees that all runs, ONLY=section)
+	@$(VENV)/bench/bin/python -m benchmarks $(if $(SHORT),--short) $(addprefix --only ,$(ONLY))
 
 clean: ## Remove everything that was installed and made
-	rm -rf $(VENV) .demo build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench .demo build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, but $(PYTHON) is older: make PYTHON=/path/to/python3.11 ...")'
@@ -63,3 +63,10 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.made
 	@echo "Installing Airflow, this provider and its test tools into $(VENV) ..."
 	@$(call INSTALL,--editable . --group dev)
 	@touch $@ $(VENV)/.demo
+
+# An environment of its own, so that the peers and what they need are in no other.
+$(VENV)/.bench: pyproject.toml $(VENV)/.made
+	@echo "Installing Airflow, this provider and the peers it is measured beside into $(VENV)/bench ..."
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/bench
+	@$(BIN)/uv pip install --quiet --python $(VENV)/bench/bin/python --editable . --group bench
+	@touch $@

@@ -1,14 +1,279 @@
-"""Draw what the benchmarks measured. Needs the dependency group ``bench``."""
+"""Draw what the benchmarks measured, as SVG. Needs the dependency group ``bench``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.policies import FIXED_INTERVALS, SHIPPED
 from benchmarks.traces import DURATIONS
 
-__all__ = ["frontier"]
+__all__ = ["connections", "cpu", "draw_all", "end_to_end", "frontier", "memory", "parsing", "scale"]
+
+#: One colour for each who waits, in all plots.
+_OURS, _BARE, _DBT, _HTTP, _OTHER = "tab:red", "0.55", "tab:blue", "tab:purple", "0.75"
+_SUBJECTS = {
+    "bare": ("bare loop, one shared session", _BARE),
+    "oxen": ("this provider", _OURS),
+    "dbt": ("dbt Cloud's trigger", _DBT),
+    "http": ("HttpEventTrigger", _HTTP),
+}
+
+
+def draw_all(sections: Mapping[str, Any], folder: Path) -> list[Path]:
+    """
+    Draw all that was measured.
+
+    :param sections: results by section; what is not there is not drawn.
+    :param folder: where to write.
+    :return: the files written.
+    """
+    plots: list[tuple[str, str, Callable[[Any, str], None]]] = [
+        ("poll_schedule", "poll-schedule.svg", lambda found, path: frontier(found["policies"], path)),
+        ("cost", "cpu-a-poll.svg", cpu),
+        ("cost", "connections.svg", connections),
+        ("cost", "memory-a-wait.svg", memory),
+        ("scale", "scale.svg", scale),
+        ("parsing", "dag-parsing.svg", parsing),
+        ("end_to_end", "end-to-end.svg", end_to_end),
+    ]
+    written = []
+    for section, name, draw in plots:
+        if section in sections:
+            draw(sections[section], str(folder / name))
+            written.append(folder / name)
+    return written
+
+
+@contextmanager
+def _figure(path: str, rows: int = 1, columns: int = 1, **named: Any) -> Iterator[tuple[Any, Any]]:
+    """Make a figure and write it: the same numbers give the same file, and text stays text."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": Path(path).stem, "svg.fonttype": "none", "font.size": 10})
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(rows, columns, layout="constrained", **named)
+    try:
+        yield figure, panels
+        figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    finally:
+        plt.close(figure)
+    # Matplotlib leaves blanks at the ends of lines.
+    text = Path(path).read_text(encoding="utf-8")
+    Path(path).write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()), encoding="utf-8")
+
+
+def _tidy(panel: Any) -> None:
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+
+
+def _bars(
+    panel: Any,
+    names: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    *,
+    labels: Sequence[str],
+    errors: Sequence[tuple[float, float]] | None = None,
+) -> None:
+    """Draw lying bars, the first on top, each with its value in words behind it."""
+    places = range(len(names))
+    ends = [high for _, high in errors] if errors else list(values)
+    panel.barh(places, values, color=colours, height=0.62)
+    if errors:
+        below = [max(value - low, 0.0) for value, (low, _) in zip(values, errors, strict=True)]
+        above = [max(high - value, 0.0) for value, (_, high) in zip(values, errors, strict=True)]
+        panel.errorbar(values, places, xerr=[below, above], fmt="none", ecolor="black", elinewidth=1, capsize=3)
+    for place, end, label in zip(places, ends, labels, strict=True):
+        panel.annotate(label, (end, place), xytext=(6, 0), textcoords="offset points", va="center")
+    panel.set_yticks(places, names)
+    panel.invert_yaxis()
+    panel.tick_params(axis="y", length=0)
+    _tidy(panel)
+
+
+def cpu(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the CPU time of a poll, over plain HTTP and over TLS.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    titles = {"plain": "HTTP", "tls": "HTTPS"}
+    with _figure(path, 1, 2, figsize=(10, 2.9), sharey=True, sharex=True) as (figure, panels):
+        for panel, (way, title) in zip(panels, titles.items(), strict=True):
+            found = {name: results["cpu"][way][name] for name in _SUBJECTS}
+            most = max(one["most"] for one in found.values())
+            _bars(
+                panel,
+                [_SUBJECTS[name][0] for name in found],
+                [one["median"] for one in found.values()],
+                [_SUBJECTS[name][1] for name in found],
+                labels=[f"{one['median']:.2f}" for one in found.values()],
+                errors=[(one["least"], one["most"]) for one in found.values()],
+            )
+            panel.set(title=title, xlabel="milliseconds of CPU a poll")
+            panel.set_xlim(0, max(most * 1.2, panel.get_xlim()[1]))
+        panels[1].invert_yaxis()  # shared with the first, and turned twice
+        of = f"{results['waits']} waits; median, least and most of {results['rounds']} rounds"
+        figure.suptitle(f"CPU time of one poll, {of}")
+
+
+def connections(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the TCP connections that were opened, beside the polls that were made.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    from statistics import median
+
+    with _figure(path, figsize=(8, 2.7)) as (_, panel):
+        found = {name: results["cpu"]["plain"][name] for name in _SUBJECTS}
+        opened = [median(one["connections"]) for one in found.values()]
+        polls = [median(one["polls"]) for one in found.values()]
+        _bars(
+            panel,
+            [_SUBJECTS[name][0] for name in found],
+            opened,
+            [_SUBJECTS[name][1] for name in found],
+            labels=[f"{n:,.0f} for {all_:,.0f} polls" for n, all_ in zip(opened, polls, strict=True)],
+        )
+        panel.set(
+            title=f"TCP connections opened by {results['waits']} waits",
+            xlabel="connections (logarithmic)",
+            xscale="log",
+            xlim=(1, max(opened) * 12),
+        )
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def memory(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw what memory grows by with the number of waits.
+
+    :param results: what :mod:`benchmarks.cost` gives.
+    :param path: file to write.
+    """
+    with _figure(path, figsize=(8, 4)) as (_, panel):
+        for name, (label, colour) in _SUBJECTS.items():
+            told = results["memory"][name]
+            (first, low), *_ = told["resident"]
+            waits = [count for count, _ in told["resident"]]
+            grown = [(size - low) / 1e6 for _, size in told["resident"]]
+            panel.plot(waits, grown, "o-", color=colour, label=f"{label}: {told['bytes_a_wait'] / 1_000:.1f} KB a wait")
+        panel.set(
+            title="Resident memory of one process",
+            xlabel="waits",
+            ylabel=f"MB more than with {first} waits",
+            xlim=(0, None),
+            ylim=(0, None),
+        )
+        panel.legend(frameon=False)
+        panel.grid(color="0.9")
+        _tidy(panel)
+
+
+def parsing(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw what importing a sensor takes.
+
+    :param results: what :mod:`benchmarks.parsing` gives.
+    :param path: file to write.
+    """
+    colours = {"oxen": _OURS, "dbt Cloud": _DBT, "HTTP": _HTTP}
+    sensors = results["sensors"]
+    with _figure(path, figsize=(8, 3.2)) as (_, panel):
+        _bars(
+            panel,
+            ["this provider" if name == "oxen" else name for name in sensors],
+            [found["ms"]["median"] for found in sensors.values()],
+            [colours.get(name, _OTHER) for name in sensors],
+            labels=[f"{found['ms']['median']:.1f} ms, {found['modules']} modules" for found in sensors.values()],
+            errors=[(found["ms"]["low"], found["ms"]["high"]) for found in sensors.values()],
+        )
+        panel.set(
+            title=f"Importing a sensor after airflow.sdk; median and quartiles of {results['rounds']} runs",
+            xlabel="milliseconds (logarithmic)",
+            xscale="log",
+            xlim=(0.5, max(found["ms"]["high"] for found in sensors.values()) * 25),
+        )
+        panel.xaxis.set_major_formatter("{x:g}")
+
+
+def end_to_end(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw the time from an evaluation's end to the next task's start, and what of it is Airflow's own.
+
+    :param results: what :mod:`benchmarks.end_to_end` gives.
+    :param path: file to write.
+    """
+    ways = results["ways"]
+    colours = [_OURS if way.startswith("oxen") else _DBT if way.startswith("dbt") else _HTTP for way in ways]
+    handing = [way["handing_over"]["median"] for way in ways.values()]
+    words = []
+    for way in ways.values():
+        workers = way["workers"]["median"]
+        words.append(f"{way['delay']['median']:.1f} s, {workers:g} worker process{'' if workers == 1 else 'es'}")
+    with _figure(path, figsize=(9, 3.5)) as (figure, panel):
+        _bars(
+            panel,
+            [way["name"] for way in ways.values()],
+            [way["delay"]["median"] for way in ways.values()],
+            [(colour, 0.45) for colour in colours],
+            labels=words,
+            errors=[(way["delay"]["low"], way["delay"]["high"]) for way in ways.values()],
+        )
+        panel.barh(range(len(ways)), handing, color=colours, height=0.62)
+        figure.suptitle(
+            "From the evaluation's end to the start of the next task, a look every "
+            f"{results['poke_interval']:g} s\nmedian and quartiles of {results['gates_of_each_way']} gates each; "
+            "full colour: of that, Airflow's handing over once the end was seen",
+            fontsize=10,
+        )
+        panel.set(xlabel="seconds", xlim=(0, max(way["delay"]["high"] for way in ways.values()) * 1.45))
+
+
+def scale(results: Mapping[str, Any], path: str) -> None:
+    """
+    Draw how one process keeps up with more and more waits.
+
+    :param results: what :mod:`benchmarks.scale` gives.
+    :param path: file to write.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    loads = sorted(results["loads"], key=lambda load: load["polls_a_second_wanted"])
+    # Short intervals stand for more waits, as they make as many polls.
+    waits = [10 * load["polls_a_second_wanted"] for load in loads]
+    panels_of = {
+        "lag of the event loop, p99, ms": [load["lag_ms"]["p99"] for load in loads],
+        "CPU time of one poll, ms": [load["ms_a_poll"] for load in loads],
+        "processor in use, %": [100 * load["busy"] for load in loads],
+    }
+    with _figure(path, 1, len(panels_of), figsize=(12, 3.2)) as (figure, panels):
+        for panel, (title, values) in zip(panels, panels_of.items(), strict=True):
+            panel.plot(waits, values, "o-", color=_OURS)
+            panel.set(title=title, xlabel="waits, each looking every 10 s", xscale="log", ylim=(0, max(values) * 1.15))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            panel.xaxis.set_major_formatter("{x:,.0f}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.tick_params(axis="x", labelsize=9)
+            panel.grid(color="0.9")
+            _tidy(panel)
+        panels[0].axhline(50, color="0.4", linestyle="--")
+        panels[0].annotate(
+            "target: at most 50", (min(waits), 50), xytext=(0, 4), textcoords="offset points", color="0.3", fontsize=9
+        )
+        lags = panels_of["lag of the event loop, p99, ms"]
+        panels[0].set(yscale="log", ylim=(min(1.0, *lags) / 1.5, max(100.0, *lags) * 1.5))
+        panels[0].yaxis.set_major_formatter("{x:,g}")
+        figure.suptitle("One process; shorter intervals count as more waits")
 
 
 def frontier(policies: Mapping[str, Any], path: str) -> None:
@@ -18,38 +283,32 @@ def frontier(policies: Mapping[str, Any], path: str) -> None:
     :param policies: ``policies`` of what :func:`benchmarks.poll_schedule.main` returns.
     :param path: file to write, as SVG.
     """
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    # The same numbers give the same file; text stays text.
-    mpl.rcParams.update({"svg.hashsalt": "frontier", "svg.fonttype": "none"})
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
     lengths = DURATIONS[1:]
-    figure, panels = plt.subplots(1, len(lengths), figsize=(13, 4.4), layout="constrained")
-    for panel, nominal in zip(panels, lengths, strict=True):
-        points = {
-            name: (result["progress"][str(nominal)]["polls"], result["progress"][str(nominal)]["delay"])
-            for name, result in policies.items()
-        }
-        fixed = [points.pop(name) for name in (f"fixed {s:g} s" for s in FIXED_INTERVALS) if name in points]
-        panel.plot(*zip(*fixed, strict=True), "o-", color="0.6", label="fixed intervals, 5 s to 60 s")
-        shipped = points.pop(SHIPPED)
-        panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", label="other candidates")
-        panel.plot(*shipped, "*", color="tab:red", markersize=14, label="shipped")
-        panel.set(
-            title=f"{nominal / 60:g} minutes" if nominal < 3_600 else f"{nominal / 3_600:g} h",
-            xlabel="polls per evaluation",
-            xscale="log",
-            yscale="log",
+    with _figure(path, 1, len(lengths), figsize=(13, 4.4)) as (figure, panels):
+        for panel, nominal in zip(panels, lengths, strict=True):
+            points = {
+                name: (result["progress"][str(nominal)]["polls"], result["progress"][str(nominal)]["delay"])
+                for name, result in policies.items()
+            }
+            fixed = [points.pop(name) for name in (f"fixed {s:g} s" for s in FIXED_INTERVALS) if name in points]
+            panel.plot(*zip(*fixed, strict=True), "o-", color="0.6", label="fixed intervals, 5 s to 60 s")
+            shipped = points.pop(SHIPPED)
+            panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", label="other candidates")
+            panel.plot(*shipped, "*", color=_OURS, markersize=14, label="shipped")
+            panel.set(
+                title=f"{nominal / 60:g} minutes" if nominal < 3_600 else f"{nominal / 3_600:g} h",
+                xlabel="polls per evaluation",
+                xscale="log",
+                yscale="log",
+            )
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("mean detection delay, seconds")
+        panels[0].legend()
+        figure.suptitle(
+            "Polls against detection delay, evaluations that report progress; poke_interval 5 s, max_wait 60 s"
         )
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylabel("mean detection delay, seconds")
-    panels[0].legend()
-    figure.suptitle("Polls against detection delay, evaluations that report progress; poke_interval 5 s, max_wait 60 s")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)

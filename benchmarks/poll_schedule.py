@@ -36,9 +36,10 @@ from benchmarks.policies import (
     Policy,
     Smoothed,
 )
+from benchmarks.section import Report, Target
 from benchmarks.traces import DURATIONS, FAMILIES, REPORTS_PROGRESS, Trace, corpus
 
-__all__ = ["Run", "Score", "compare", "cost", "estimates", "herd", "main", "measure", "simulate"]
+__all__ = ["Run", "Score", "compare", "cost", "estimates", "herd", "main", "measure", "run", "simulate"]
 
 #: A wait begins so many seconds after the evaluation was created, at most; less for short ones.
 _LATEST_BEGIN = 60.0
@@ -255,33 +256,73 @@ def _plain(value: Any) -> Any:
     return {str(k): _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+def run(*, short: bool, report: Report) -> dict[str, Any]:
+    """
+    Compare all candidates, as a section of ``make bench``.
+
+    :param short: few traces of each family and length; what they give is noise.
+    :param report: is told what is being done.
+    :return: plain JSON: ``policies``, ``herd``, ``cost``, ``estimates`` and ``targets``.
+    """
+    report("polls and delays of each candidate, in simulated time")
+    results = compare(CANDIDATES, traces_each=2 if short else 80)
+    report("herds, cost of a decision and estimates of the time left")
+    policies = _plain(results)
+    for name, result in policies.items():
+        if name != SHIPPED:
+            del result["families"]
+    numbers = {"policies": policies, **_of_shipped(traces_each=2 if short else 20)}
+    shipped = results[SHIPPED]
+    longer = DURATIONS[1:]
+    targets = [
+        Target(
+            "polls, as a share of a fixed 5 s interval's; the largest of 10 min, 1 h and 6 h",
+            0.25,
+            max(shipped["all"][n].share for n in longer),
+        ),
+        Target(
+            "mean detection delay, as a share of the equal fixed interval's; 10 min and 1 h, with progress",
+            0.5,
+            max(shipped["progress"][n].ratio for n in longer[:2]),
+        ),
+        Target("worst detection delay, seconds", MAX_WAIT, max(score.worst for score in shipped["all"].values())),
+    ]
+    return {**numbers, "targets": [target.plain() for target in targets]}
+
+
+def _of_shipped(*, traces_each: int, seed: int = 1) -> dict[str, Any]:
+    """Measure what only the shipped schedule is asked for."""
+    speeds = {f"{over:.2g}": partial(Candidate, speed=partial(Smoothed, over)) for over in (0.0, 0.1, 1 / 3, 1.0)}
+    return {
+        "herd": {"shipped": herd(CANDIDATES[SHIPPED]), "fixed 60 s": herd(lambda: Fixed(60.0))},
+        "cost": cost(),
+        "estimates": {over: estimates(speed, traces_each=traces_each, seed=seed) for over, speed in speeds.items()},
+    }
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Compare, print the tables, and give the same as plain numbers."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--traces", type=int, default=20, help="traces of one family and length")
+    parser.add_argument("--short", action="store_true", help="only see that it runs: two traces")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", help="a policy's name; may be given again")
     parser.add_argument("--family", action="append", choices=list(FAMILIES), help="may be given again")
     parser.add_argument("--json", help="file to write the numbers to")
     parser.add_argument("--plot", help="file to draw the frontier to, as SVG; needs matplotlib")
     asked = parser.parse_args(arguments)
+    traces = 2 if asked.short else asked.traces
     policies = {name: CANDIDATES[name] for name in asked.only} if asked.only else CANDIDATES
     families = tuple(asked.family or FAMILIES)
-    results = compare(policies, traces_each=asked.traces, seed=asked.seed, families=families)
+    results = compare(policies, traces_each=traces, seed=asked.seed, families=families)
     print("\n".join(_table(results)), end="\n\n")
     numbers: dict[str, Any] = {"policies": _plain(results)}
     if SHIPPED in results:
         print("\n".join(_families(results[SHIPPED])), end="\n\n")
-        numbers["herd"] = {"shipped": herd(CANDIDATES[SHIPPED]), "fixed 60 s": herd(lambda: Fixed(60.0))}
-        numbers["cost"] = cost()
-        numbers["estimates"] = {}
+        numbers |= _of_shipped(traces_each=traces, seed=asked.seed)
         print("Estimates of the time left: half of them are off by this factor or less")
-        for over in (0.0, 0.1, 1 / 3, 1.0):
-            speed = partial(Candidate, speed=partial(Smoothed, over))
-            factors = numbers["estimates"][f"{over:.2g}"] = estimates(speed, traces_each=asked.traces, seed=asked.seed)
-            print(
-                f"  speed smoothed over {over:.2g} of the run:", ", ".join(f"{k} {v:.2f}" for k, v in factors.items())
-            )
+        for over, factors in numbers["estimates"].items():
+            print(f"  speed smoothed over {over} of the run:", ", ".join(f"{k} {v:.2f}" for k, v in factors.items()))
         print()
         print("1,000 waits begun together, busiest second as a multiple of the mean:")
         for name, times in numbers["herd"].items():

@@ -1,0 +1,236 @@
+"""
+All sections of the benchmark: ``make bench``, or ``make bench SHORT=1`` to see that they still run.
+
+A full run writes ``benchmarks/results.json`` and the plots in ``docs/``; any other writes to ``.bench/``. A target that
+was missed is told, and is no failure: the machine may have been busy. A section that breaks is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from benchmarks.section import run_apart
+
+__all__ = ["SECTIONS", "main"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """
+    A part of the benchmark, in the module of its name.
+
+    :param title: what it measures.
+    :param limit_seconds: when it is taken to hang.
+    """
+
+    title: str
+    limit_seconds: float
+
+
+SECTIONS = {
+    "poll_schedule": Section("Polls against detection delay", 180),
+    "cost": Section("CPU, memory and connections of a wait", 360),
+    "scale": Section("1,000 to 10,000 waits", 420),
+    "parsing": Section("Parsing a DAG file", 240),
+    "end_to_end": Section("End to end, in a real Airflow", 360),
+}
+#: What the results depend on, beside this package.
+_PACKAGES = (
+    "apache-airflow",
+    "apache-airflow-task-sdk",
+    "apache-airflow-providers-airbyte",
+    "apache-airflow-providers-databricks",
+    "apache-airflow-providers-dbt-cloud",
+    "apache-airflow-providers-http",
+    "apache-airflow-providers-standard",
+    "aiohttp",
+    "msgspec",
+    "requests",
+)
+
+
+def main() -> int:
+    """Run, and tell how it went; the exit code says whether every section ran to its end."""
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure this package beside its peers.")
+    parser.add_argument("--short", action="store_true", help="only see that all runs; the numbers mean little")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given again")
+    asked = parser.parse_args()
+    sections = [name for name in asked.only or SECTIONS if importlib.util.find_spec(f"benchmarks.{name}")]
+    whole = not asked.short and len(sections) == len(SECTIONS)
+    console = Console()
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        measured, broken = _run_all(console, sections, short=asked.short)
+    except KeyboardInterrupt:
+        console.print("Interrupted; what was started has been stopped, and nothing was written.")
+        return 130
+    results = {"about": _about(short=asked.short, seconds=time.monotonic() - began), "sections": measured}
+    whole &= not broken
+    folder = _ROOT / ".bench"
+    if not whole:
+        folder.mkdir(exist_ok=True)
+    written = _ROOT / "benchmarks/results.json" if whole else folder / "results.json"
+    written.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
+    plots = _draw(console, measured, _ROOT / "docs" if whole else folder)
+    _tell_targets(console, measured)
+    console.print(f"Took {results['about']['seconds']:.0f} s.", _about_in_words(results["about"]), soft_wrap=True)
+    written_to = ", ".join(str(path.relative_to(_ROOT)) for path in [written, *(plots or [])])
+    console.print(f"Written: {written_to}", soft_wrap=True)
+    for name in broken:
+        console.print(f"[red]{name} broke, see above.[/red]")
+    return 1 if broken or plots is None else 0
+
+
+def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[str, Any], list[str]]:
+    """Run section after section, each in a process of its own; give the results and the names of those that broke."""
+    measured: dict[str, Any] = {}
+    broken: list[str] = []
+    columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("[dim]{task.fields[doing]}"), console=console) as progress:
+        for name in names:
+            bar = progress.add_task(SECTIONS[name].title, total=1, doing="")
+            result, error = _run(name, progress, bar, short=short)
+            if error is None:
+                measured[name] = result
+            else:
+                broken.append(name)
+                console.print(Text(f"{name} broke:\n{error}", "red"), soft_wrap=True)
+            targets = [target["holds"] for target in (result or {}).get("targets", [])]
+            doing = "broke" if error is not None else f"{sum(targets)} of {len(targets)} targets hold"
+            progress.update(bar, completed=1, doing=doing)
+    return measured, broken
+
+
+def _run(name: str, progress: Progress, bar: TaskID, *, short: bool) -> tuple[dict[str, Any] | None, str | None]:
+    """Run a section in a fresh process, so that nothing of one section is left for the next to measure."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=run_apart, args=(name, short, there))
+    began = time.monotonic()
+    process.start()
+    there.close()
+    result: dict[str, Any] | None = None
+    error: str | None = "it ended without a word"
+    try:
+        while True:
+            left = SECTIONS[name].limit_seconds - (time.monotonic() - began)
+            if left <= 0 or not here.poll(left):
+                error = f"it took longer than {SECTIONS[name].limit_seconds:g} s"
+                break
+            kind, told = here.recv()
+            if kind == "report":
+                progress.update(bar, doing=told)
+                if not progress.console.is_terminal:
+                    progress.console.print(f"{name}: {told}", soft_wrap=True)
+                continue
+            result, error = (told, None) if kind == "result" else (None, told)
+            break
+    except EOFError:
+        pass
+    except KeyboardInterrupt:
+        process.join(20)  # it was interrupted too, and is stopping what it started
+        raise
+    finally:
+        if error is not None and process.is_alive():
+            process.terminate()
+        process.join(20)
+        process.kill()
+    if result is not None:
+        result = {"seconds": round(time.monotonic() - began, 1), **result}
+    return result, error
+
+
+def _about(*, short: bool, seconds: float) -> dict[str, Any]:
+    """Say where and when this was measured."""
+    versions = {}
+    for package in ("airflow-provider-oxen", *_PACKAGES):
+        versions[package] = metadata.version(package)
+    return {
+        "date": datetime.now(tz=timezone.utc).date().isoformat(),
+        "short": short,
+        "seconds": round(seconds, 1),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        },
+        "python": platform.python_version(),
+        "versions": versions,
+        "note": "Times are those of this one machine; ratios are of values measured in one run, one after the other.",
+    }
+
+
+def _about_in_words(about: Mapping[str, Any]) -> str:
+    machine, versions = about["machine"], about["versions"]
+    return (
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
+        f"Python {about['python']}, Airflow {versions['apache-airflow']}. "
+        "Absolute times are this machine's."
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _rounded(value: Any) -> Any:
+    """Keep five digits of a measured number: more are noise. What is no number has none in JSON either."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _draw(console: Console, measured: Mapping[str, Any], folder: Path) -> list[Path] | None:
+    """Draw what can be drawn; None where that broke."""
+    from benchmarks.plots import draw_all
+
+    try:
+        return draw_all(measured, folder)
+    except Exception:  # noqa: BLE001  # the numbers are there all the same
+        console.print(Text(f"The plots broke:\n{traceback.format_exc()}", "red"), soft_wrap=True)
+        return None
+
+
+def _tell_targets(console: Console, measured: Mapping[str, Any]) -> None:
+    table = Table("Section", "Measured", Column("Value", justify="right"), Column("At most", justify="right"), "Holds")
+    for name, result in measured.items():
+        for number, target in enumerate(result["targets"]):
+            holds = Text("yes", "green") if target["holds"] else Text("no", "red")
+            value, limit = (f"{target[key]:.4g}" for key in ("value", "limit"))
+            table.add_row("" if number else name, target["name"], value, limit, holds)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
