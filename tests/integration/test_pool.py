@@ -49,7 +49,7 @@ async def test_waits_share_connections(oxen_hub: LocalHub, set_connection: Calla
     assert oxen_hub.connections_opened == 4
     assert not pool._clients
     await _all_closed(oxen_hub)
-    assert [client.users for client in kept] == [0]
+    assert [client.waits for client in kept] == [0]
 
 
 async def test_different_connections_never_share(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
