@@ -4,11 +4,11 @@ A server that answers polls at next to no cost, in a process of its own, so that
 It speaks just enough HTTP/1.1: GET without a body, connections kept open. Evaluations need no adding, their ids say
 what they do:
 
-====================  =================================================================================================
+====================  ================================================================================================
 ``still-…``           running, no row moves
 ``moving-…``          running, each answer tells more rows than the one before
-``ends-<time>-…``     running, and completed once ``time.monotonic()``, which all processes share, has come to ``<time>``
-====================  =================================================================================================
+``ends-<time>-…``     running, and completed once ``time.monotonic()``, which processes share, has come to ``<time>``
+====================  ================================================================================================
 
 dbt Cloud's job runs, at ``/api/v2/accounts/…``, run for ever. Counts are told on standard output, one line of JSON for
 each line that comes in on standard input; its end stops the server.
@@ -219,7 +219,14 @@ def running(*, delay: float = 0.0, cert: Path | None = None, core: int | None = 
     :param cert: file with a certificate for 127.0.0.1 and its key, to speak https.
     :param core: number of the processor it stays on; None: any.
     """
-    command = [sys.executable, "-m", "benchmarks.answering", str(delay), str(cert or ""), str(-1 if core is None else core)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.answering",
+        str(delay),
+        str(cert or ""),
+        str(-1 if core is None else core),
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert process.stdout is not None  # noqa: S101

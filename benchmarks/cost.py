@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -182,9 +181,7 @@ def _make_certificate(folder: Path) -> Path:
     path = folder / "server.pem"
     path.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return path
 
@@ -205,7 +202,8 @@ def main() -> None:
     for name, told in result["memory"].items():
         print(f"memory {name:12} {told['bytes_a_wait'] / 1000:.1f} KB a wait")
     for target in result["targets"]:
-        print(f"{'holds' if target['holds'] else 'FAILS':6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
+        word = "holds" if target["holds"] else "FAILS"
+        print(f"{word:6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
     print(f"took {time.monotonic() - began:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from benchmarks.answering import pin
 
-__all__ = ["SUBJECTS", "Waiter", "running", "still_running"]
+__all__ = ["SUBJECTS", "Waiter", "running", "serve_commands", "set_up_logging"]
 
 #: Who waits. ``oxen_moving`` is ours for evaluations that progress at every look, and so write a line of log each time.
 SUBJECTS = ("bare", "oxen", "oxen_moving", "dbt", "http")

@@ -119,6 +119,7 @@ class OxenEvaluationTrigger(BaseTrigger):
                     break
                 if line := report.describe_step(ref, before, wait, step, seen):
                     self.log.log(*line)
+                del before, seen  # what was seen before the last look is not kept through the sleep
                 # Reckoned from the answer's time, an answer to another wait for the same evaluation makes none late.
                 await client.sleep(at + step.seconds - time.monotonic())
                 max_age = step.seconds / 2
