@@ -64,19 +64,21 @@ async def _triggers(make: Callable[[int], Any]) -> AsyncIterator[_Wait]:
     yield wait
 
 
-def _oxen(url: str, interval: float, kind: str = "still", max_wait: float | None = None) -> Any:  # noqa: ARG001
+def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
     from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 
-    return _triggers(
-        lambda number: OxenEvaluationTrigger(
-            namespace="ox",
-            repo_name="r",
-            evaluation_id=f"{kind}-{number}",
-            oxen_conn_id="oxen_bench",
-            poke_interval=interval,
-            max_wait=interval if max_wait is None else max_wait,
-        )
+    return OxenEvaluationTrigger(
+        namespace="ox",
+        repo_name="r",
+        evaluation_id=evaluation_id,
+        oxen_conn_id="oxen_bench",
+        poke_interval=interval,
+        max_wait=max_wait,
     )
+
+
+def _oxen(_url: str, interval: float, kind: str = "still") -> Any:
+    return _triggers(lambda number: _make_oxen(f"{kind}-{number}", interval, interval))
 
 
 def _dbt(url: str, interval: float) -> Any:
@@ -117,7 +119,7 @@ def _http(url: str, interval: float) -> Any:  # noqa: ARG001
     )
 
 
-def _waits(subject: str, url: str, interval: float) -> Any:
+def _set_connections(url: str) -> None:
     host = url.partition("//")[2]
     scheme = url.partition(":")[0]
     connections = {
@@ -133,6 +135,10 @@ def _waits(subject: str, url: str, interval: float) -> Any:
     }
     for name, connection in connections.items():
         os.environ[f"AIRFLOW_CONN_{name}"] = json.dumps(connection)
+
+
+def _waits(subject: str, url: str, interval: float) -> Any:
+    _set_connections(url)
     if subject == "oxen_moving":
         return _oxen(url, interval, "moving")
     return {"bare": _bare, "oxen": _oxen, "dbt": _dbt, "http": _http}[subject](url, interval)
@@ -192,6 +198,92 @@ class _Commands:
             yield told
         finally:
             _end(loop, tasks, context)
+
+    def scale(self, *, url: str, waits: int, interval: float, ending: int, settle: float) -> Iterator[Any]:
+        """
+        Begin so many waits as a triggerer does that has just started, and watch the event loop.
+
+        Yields what the start did, once ``settle`` seconds are over; then what one interval did from there on; then,
+        for each evaluation that ended, how long after its end that was seen.
+        """
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        delays: list[float] = []
+        gc.collect()
+        try:
+            context = _oxen(url, interval)
+            _set_connections(url)
+            wait = loop.run_until_complete(context.__aenter__())
+            resident = _resident()
+
+            async def see_end(number: int, ends_at: float) -> None:
+                trigger = _make_oxen(f"ends-{ends_at}-{number}", interval, interval)
+                events = [event async for event in trigger.run()]
+                outcome = events[0].payload["outcome"]
+                if outcome != "completed":
+                    raise RuntimeError(f"a wait ended with {outcome}")
+                delays.append(time.monotonic() - ends_at)
+
+            async def begin() -> float:
+                began = time.monotonic()
+                for number in range(waits):
+                    # Airflow lets others run twice for each trigger that it makes.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    if number % (waits // ending) == 0:
+                        ends_at = began + settle * (0.2 + 0.7 * number / waits)
+                        tasks.append(asyncio.ensure_future(see_end(number, ends_at)))
+                    else:
+                        tasks.append(asyncio.ensure_future(wait(number)))
+                return time.monotonic() - began
+
+            lags = _Lags()
+            watch = loop.create_task(lags.watch())
+            began = time.monotonic()
+            creating = loop.run_until_complete(begin())
+            loop.run_until_complete(asyncio.sleep(max(settle - (time.monotonic() - began), 0.0)))
+            start_lags, lags.seen = lags.seen, []
+            began, cpu = time.monotonic(), time.process_time()
+            yield {"creating_seconds": creating, "lag_ms": _percentiles(start_lags)}
+            loop.run_until_complete(asyncio.sleep(interval))
+            cpu, took = time.process_time() - cpu, time.monotonic() - began
+            grown = _resident() - resident
+            yield {
+                "cpu_seconds": cpu,
+                "wall_seconds": took,
+                "lag_ms": _percentiles(lags.seen),
+                "bytes_a_wait": grown / waits,
+            }
+            give_up_at = time.monotonic() + 2 * interval + 5
+            while len(delays) < ending and time.monotonic() < give_up_at:
+                loop.run_until_complete(asyncio.sleep(0.05))
+            watch.cancel()
+            failed = [repr(task.exception()) for task in tasks if task.done() and task.exception()]
+            yield {"delays": sorted(delays), "failed": failed[:3], "ended": sum(task.done() for task in tasks)}
+        finally:
+            _end(loop, tasks, context)
+
+
+class _Lags:
+    """How late the event loop is for one who wants to run every five milliseconds, in seconds."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    async def watch(self) -> None:
+        while True:
+            due = time.monotonic() + 0.005
+            await asyncio.sleep(0.005)
+            self.seen.append(time.monotonic() - due)
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(1_000 * second for second in seconds)
+    return {
+        "p50": ordered[len(ordered) // 2],
+        "p99": ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)],
+        "most": ordered[-1],
+    }
 
 
 def _check(tasks: list[asyncio.Task[Any]]) -> None:

@@ -119,7 +119,9 @@ class OxenHook(BaseHook):
         """Read the Airflow connection without blocking the event loop. As :meth:`get_config`."""
         with _lookup_errors(self.oxen_conn_id):
             connection = await get_async_connection(self.oxen_conn_id, hook=self)
-        # In a thread, because a CA file may have to be read.
+        if "verify" not in str(connection.extra):
+            return self._read_config(connection)
+        # In a thread, because a CA file may have to be read. Thousands of waits may begin at once, and most have none.
         return await asyncio.to_thread(self._read_config, connection)
 
     def _read_config(self, connection: Any) -> ClientConfig:
