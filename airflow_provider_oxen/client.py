@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import __version__
-from airflow_provider_oxen.api import MAX_BODY_BYTES, Request, Response
+from airflow_provider_oxen.api import MAX_BODY_BYTES, Request, Response, build_headers
 from airflow_provider_oxen.config import ClientConfig
 from airflow_provider_oxen.exceptions import (
     OxenInvalidResponseError,
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     import aiohttp
     import requests
+    import yarl
 
-__all__ = ["async_session", "send", "send_async", "sync_session"]
+__all__ = ["async_session", "read_url", "send", "send_async", "sync_session"]
 
 _USER_AGENT = f"airflow-provider-oxen/{__version__}"
 #: Bytes asked of a stream at a time.
@@ -149,41 +150,60 @@ async def async_session(config: ClientConfig) -> AsyncIterator[aiohttp.ClientSes
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": _USER_AGENT},
+        headers={"User-Agent": _USER_AGENT, **build_headers(config)},
         timeout=aiohttp.ClientTimeout(total=config.timeout_seconds),
         trust_env=False,
     ) as session:
         yield session
 
 
-async def send_async(session: aiohttp.ClientSession, config: ClientConfig, request: Request) -> Response:
+def read_url(request: Request) -> yarl.URL:
+    """Read a request's address for :func:`send_async`. It costs more than an address should, and can be kept."""
+    import yarl
+
+    return yarl.URL(request.url, encoded=True)
+
+
+async def send_async(
+    session: aiohttp.ClientSession, config: ClientConfig, request: Request, url: yarl.URL | None = None
+) -> Response:
     """
     Send a request and read its response, on the running event loop.
 
+    :param session: of the same configuration; it has the request's headers, so that they need not be merged each time.
+    :param url: what :func:`read_url` gave for the request, where it was kept.
     :raises OxenTransientError: no response came, or not a whole one.
     """
-    import aiohttp
-    import yarl
-
     try:
-        async with session.get(
-            yarl.URL(request.url, encoded=True),
-            headers=request.headers,
-            proxy=config.proxy,
-            allow_redirects=False,
-        ) as response:
-            body = bytearray()
-            while chunk := await response.content.read(_CHUNK_BYTES):
-                body += chunk
-                _check_size(request, len(body))
-            return Response(response.status, _lower(response.headers), bytes(body))
-    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
+        response = await session.get(url or read_url(request), proxy=config.proxy, allow_redirects=False)
+        try:
+            return Response(response.status, response.headers, await _read_body(request, response))
+        finally:
+            response.release()  # closes the connection where the body was not read to its end
+    except (TimeoutError, OSError, UnicodeError) as error:
         raise _translate(error, _aiohttp_table(), request, config) from None
-    except RuntimeError as error:
-        if not session.closed:
+    except Exception as error:
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientError):
+            raise _translate(error, _aiohttp_table(), request, config) from None
+        if not isinstance(error, RuntimeError) or not session.closed:
             raise
         # Another user of the client found the key rotated and closed these connections.
         raise OxenUnreachableError("the connections were closed meanwhile", request=str(request)) from error
+
+
+async def _read_body(request: Request, response: aiohttp.ClientResponse) -> bytes:
+    # Where the length is told and nothing is compressed, no more than that is read, and it can be had at one go.
+    length = response.content_length
+    if length is not None and "Content-Encoding" not in response.headers:
+        _check_size(request, length)
+        return await response.read()
+    body = bytearray()
+    while chunk := await response.content.read(_CHUNK_BYTES):
+        body += chunk
+        _check_size(request, len(body))
+    return bytes(body)
 
 
 def _prepare(config: ClientConfig) -> ssl.SSLContext | bool:

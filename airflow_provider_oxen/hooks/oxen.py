@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,12 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
-from airflow_provider_oxen.pool import SharedClient, shared_client
+from airflow_provider_oxen.pool import Look, SharedClient, SharedEvaluation, join
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     import requests
 
 __all__ = ["OxenAsyncClient", "OxenClient", "OxenHook"]
@@ -84,14 +88,9 @@ class OxenHook(BaseHook):
         with ExitStack() as stack:
             yield OxenClient(self, stack)
 
-    @asynccontextmanager
-    async def get_async_conn(self) -> AsyncIterator[OxenAsyncClient]:
+    def get_async_conn(self) -> OxenAsyncClient:
         """Open a client for several requests on the event loop. Clients of equal settings share connections."""
-        client = OxenAsyncClient(self)
-        try:
-            yield client
-        finally:
-            await client.close()
+        return OxenAsyncClient(self)
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -120,7 +119,9 @@ class OxenHook(BaseHook):
         """Read the Airflow connection without blocking the event loop. As :meth:`get_config`."""
         with _lookup_errors(self.oxen_conn_id):
             connection = await get_async_connection(self.oxen_conn_id, hook=self)
-        # In a thread, because a CA file may have to be read.
+        if "verify" not in str(connection.extra):
+            return self._read_config(connection)
+        # In a thread, because a CA file may have to be read. Thousands of waits may begin at once, and most have none.
         return await asyncio.to_thread(self._read_config, connection)
 
     def _read_config(self, connection: Any) -> ClientConfig:
@@ -211,13 +212,25 @@ class OxenClient:
 
 
 class OxenAsyncClient:
-    """Asks one hub from an event loop. Made by :meth:`OxenHook.get_async_conn`; otherwise as :class:`OxenClient`."""
+    """
+    Asks one hub from an event loop. Made by :meth:`OxenHook.get_async_conn`; otherwise as :class:`OxenClient`.
+
+    An asynchronous context manager: what it shares is left at the end.
+    """
 
     def __init__(self, hook: OxenHook) -> None:
         self._hook = hook
-        self._stack = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._shared: SharedClient | None = None
+        self._evaluation: SharedEvaluation | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
 
     @property
     def hub(self) -> str | None:
@@ -225,15 +238,41 @@ class OxenAsyncClient:
         return self._shared.config.base_url if self._shared else None
 
     async def get_evaluation(self, ref: EvaluationRef) -> Evaluation:
-        """Ask for one evaluation. Raises as :meth:`OxenHook.get_evaluation`."""
+        """Ask for one evaluation as it stands now. Raises as :meth:`OxenHook.get_evaluation`."""
         shared = self._shared or await self._connect()
         try:
-            return await _get_shared_evaluation(shared, ref)
+            return await shared.get_evaluation(ref)
         except OxenAuthenticationError:
             changed = await self._connect(refused=shared.config)
             if changed.config == shared.config:
                 raise
-            return await _get_shared_evaluation(changed, ref)
+            return await changed.get_evaluation(ref)
+
+    async def look(self, ref: EvaluationRef, *, max_age: float) -> Look:
+        """
+        Look at the evaluation that is waited for, the same one each time. What fails is told and not raised.
+
+        :param max_age: how old an answer may be that another wait for the same evaluation was given, in seconds.
+        """
+        try:
+            evaluation = self._evaluation or await self._share(ref)
+            look = await evaluation.look(max_age)
+            if isinstance(look.seen, OxenAuthenticationError) and self._shared is not None:
+                refused = self._shared.config
+                if (await self._connect(refused=refused)).config != refused:
+                    look = await (await self._share(ref)).look(max_age)
+        except OxenError as error:
+            return Look(error, time.monotonic())
+        return look
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep between two looks, no longer than until another wait sees that the evaluation has ended."""
+        await (self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds))
+
+    async def _share(self, ref: EvaluationRef) -> SharedEvaluation:
+        shared = self._shared or await self._connect()
+        self._evaluation = shared.share(ref)
+        return self._evaluation
 
     async def _connect(self, refused: ClientConfig | None = None) -> SharedClient:
         """Read the Airflow connection, unless that was done meanwhile, and share the client it leads to."""
@@ -242,22 +281,17 @@ class OxenAsyncClient:
                 config = await self._hook.aget_config()
                 if self._shared is None or self._shared.config != config:
                     await self.close()
-                    self._shared = await self._stack.enter_async_context(shared_client(config))
+                    self._shared = join(config)
             return self._shared
 
     async def close(self) -> None:
         """Leave the shared connections to the others, or close them where there are no others."""
-        self._shared = None
-        await self._stack.aclose()
-
-
-async def _get_shared_evaluation(shared: SharedClient, ref: EvaluationRef) -> Evaluation:
-    request = build_evaluation_request(shared.config, ref)
-
-    def read(response: Response) -> Evaluation:
-        return read_evaluation_response(request, response, evaluation_id=ref.evaluation_id, now=_utc_now())
-
-    return await shared.ask(request, read)
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            evaluation.leave()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            await shared.leave()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +11,9 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_oxen import report, workerless
-from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import read_addresses
-from airflow_provider_oxen.models import Evaluation, EvaluationRef
+from airflow_provider_oxen.models import EvaluationRef
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
 __all__ = ["OxenEvaluationTrigger"]
@@ -125,15 +123,12 @@ class OxenEvaluationTrigger(BaseTrigger):
         # Wall clock at the start, steady from then on: setting the machine's clock moves no deadline.
         epoch = time.time() - time.monotonic()
         links: dict[str, str] = {}
+        max_age = self.poke_interval / 2
         async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
             while True:
-                seen: Evaluation | OxenError
-                try:
-                    seen = await client.get_evaluation(ref)
-                except OxenError as error:
-                    seen = error
+                seen, at = await client.look(ref, max_age=max_age)
                 before = wait
-                wait, step = wait.look(seen, now=epoch + time.monotonic(), jitter=random.random())
+                wait, step = wait.look(seen, now=epoch + at, jitter=random.random())
                 news = before.evaluation is None or isinstance(step, Outcome)
                 if self.deadline is None and news and wait.evaluation is not None:  # no worker has shown the links
                     links = await workerless.push_links(self, read_addresses(ref, wait.evaluation, client.hub), links)
@@ -142,7 +137,10 @@ class OxenEvaluationTrigger(BaseTrigger):
                     break
                 if line := report.describe_step(ref, before, wait, step, seen):
                     self.log.log(*line)
-                await asyncio.sleep(step.seconds)
+                del before, seen  # what was seen before the last look is not kept through the sleep
+                # Reckoned from the answer's time, an answer to another wait for the same evaluation makes none late.
+                await client.sleep(at + step.seconds - time.monotonic())
+                max_age = step.seconds / 2
         completed = outcome.reason is OutcomeReason.COMPLETED
         (self.log.info if completed else self.log.error)("%s", report.describe_outcome(ref, outcome))
         if completed and self.end_from_trigger and await workerless.end_here(self, outcome.to_event()["evaluation"]):

@@ -1,0 +1,224 @@
+"""
+What a wait costs: CPU a poll, memory and connections, beside a bare loop and beside Airflow's own providers.
+
+Run ``python -m benchmarks.cost`` from the repository's root, with dbt Cloud's provider and the HTTP provider
+installed. Everything is on this machine: a server in one process (see :mod:`benchmarks.answering`), and one process
+that waits for each subject (see :mod:`benchmarks.waiting`), idle but for its turn. A round measures one subject after
+the other, so that what disturbs the machine disturbs all alike.
+
+*CPU a poll* is the waiting process's own time, user and system, over a steady stretch, by the polls that the server
+counted in it. *Memory a wait* is what its resident memory grows by from the first 50 waits to all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import answering, waiting
+
+__all__ = ["main", "run"]
+
+_PEERS = ("dbt", "http")
+#: Over TLS, a peer needs most of a core for 400 polls a second: it is asked for half as many.
+_INTERVALS = {"plain": 1.0, "tls": 2.0}
+
+
+def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
+    """
+    Measure.
+
+    :param short: only see that it still runs; its numbers mean little.
+    :param report: takes a line on how far it is.
+    :return: plain JSON: ``cpu`` (by way, then subject: milliseconds a poll of each round, median, least and most,
+        connections opened), ``ratios``, ``memory`` (by subject: bytes a wait, and the resident memory at each
+        step) and ``targets``.
+    """
+    rounds, seconds, waits = (1, 0.5, 60) if short else (3, 3.0, 400)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oxen-bench-")))
+        cert = _make_certificate(folder)
+        servers = {
+            "plain": stack.enter_context(answering.running(core=1)),
+            "tls": stack.enter_context(answering.running(cert=cert, core=1)),
+        }
+        waiters = {
+            name: stack.enter_context(waiting.running(core=0, SSL_CERT_FILE=str(cert)))
+            for name in waiting.SUBJECTS
+            if name != "oxen_moving"
+        }
+        waiters["oxen_moving"] = waiters["oxen"]
+        cpu: dict[str, dict[str, list[dict[str, float]]]] = {}
+        for number in range(rounds):
+            for way, server in servers.items():
+                interval = 0.3 if short else _INTERVALS[way]
+                for name in waiting.SUBJECTS:
+                    measured = _measure_cpu(
+                        server, waiters[name], subject=name, waits=waits, interval=interval, seconds=seconds
+                    )
+                    cpu.setdefault(way, {}).setdefault(name, []).append(measured)
+                    report(
+                        f"round {number + 1} of {rounds}, {way}: {name} {measured['ms_a_poll']:.3f} ms a poll, "
+                        f"{measured['connections']} connections for {measured['polls_in_all']} polls"
+                    )
+        memory: dict[str, Any] = {}
+        for name in waiting.SUBJECTS:
+            # A process of its own, in which nothing was freed that could be used again.
+            with waiting.running(core=0) as waiter:
+                told = waiter.tell(
+                    "memory",
+                    subject=name,
+                    url=servers["plain"].url,
+                    steps=[100, 150] if short else [1_000, 2_000],
+                    interval=0.4 if short else 3.0,
+                )
+            memory[name] = {"resident": told, "bytes_a_wait": _slope(told)}
+            report(f"memory: {name} {memory[name]['bytes_a_wait'] / 1000:.1f} KB a wait")
+    return _sum_up(cpu, memory, waits=waits, rounds=rounds)
+
+
+def _measure_cpu(
+    server: answering.Server, waiter: waiting.Waiter, *, subject: str, waits: int, interval: float, seconds: float
+) -> dict[str, float]:
+    before = server.counts()
+    waiter.tell("cpu", subject=subject, url=server.url, waits=waits, interval=interval, seconds=seconds)
+    begin = server.counts()
+    told = waiter.read()
+    end = server.counts()
+    polls = end["polls"] - begin["polls"]
+    return {
+        "ms_a_poll": 1_000 * told["cpu_seconds"] / polls,
+        "polls": polls,
+        "polls_a_second": polls / told["wall_seconds"],
+        "busy": told["cpu_seconds"] / told["wall_seconds"],
+        "connections": end["connections"] - before["connections"],
+        "polls_in_all": end["polls"] - before["polls"],
+    }
+
+
+def _sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int, rounds: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    for way, subjects in cpu.items():
+        for name, measured in subjects.items():
+            values = [one["ms_a_poll"] for one in measured]
+            summary.setdefault(way, {})[name] = {
+                "ms_a_poll": values,
+                "median": median(values),
+                "least": min(values),
+                "most": max(values),
+                "connections": [one["connections"] for one in measured],
+                "polls": [one["polls_in_all"] for one in measured],
+            }
+    ratios: dict[str, Any] = {}
+    for way, subjects in summary.items():
+        for name in [name for name in subjects if name.startswith("oxen")]:
+            for title, others in (("bare", ("bare",)), ("cheaper_peer", _PEERS)):
+                # Round by round, since what slows one subject slows its neighbours.
+                each = [
+                    ours / min(subjects[other]["ms_a_poll"][number] for other in others)
+                    for number, ours in enumerate(subjects[name]["ms_a_poll"])
+                ]
+                ratios[f"{way}: {name} / {title}"] = {
+                    "each": each,
+                    "median": median(each),
+                    "least": min(each),
+                    "most": max(each),
+                }
+    ours, dbt = memory["oxen"]["bytes_a_wait"], memory["dbt"]["bytes_a_wait"]
+    targets = [
+        _target("CPU a poll, of a bare loop's", 1.25, ratios["plain: oxen / bare"]["median"]),
+        _target("CPU a poll, of the cheaper peer's", 0.4, ratios["plain: oxen / cheaper_peer"]["median"]),
+        _target("CPU a poll over TLS, of the cheaper peer's", 0.25, ratios["tls: oxen / cheaper_peer"]["median"]),
+        _target("memory a wait, KB", 12.0, ours / 1_000),
+        _target("memory a wait, of dbt Cloud's", 1.0, ours / dbt),
+        _target(
+            "connections for all waits",
+            20,
+            max(number for way in summary.values() for number in way["oxen"]["connections"]),
+        ),
+    ]
+    return {
+        "waits": waits,
+        "rounds": rounds,
+        "intervals": _INTERVALS,
+        "cpu": summary,
+        "ratios": ratios,
+        "memory": memory,
+        "targets": targets,
+    }
+
+
+def _target(name: str, limit: float, value: float) -> dict[str, Any]:
+    return {"name": name, "limit": limit, "value": value, "holds": value <= limit}
+
+
+def _slope(told: list[list[int]]) -> float:
+    """Bytes a wait, from the first step to the last."""
+    (first, low), (last, high) = told[0], told[-1]
+    return (high - low) / (last - first)
+
+
+def _make_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that is its own authority, with its key in the same file."""
+    import ipaddress
+    from datetime import datetime, timedelta, timezone
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(tz=timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What a wait costs, beside a bare loop and Airflow's own providers.")
+    parser.add_argument("--short", action="store_true", help="only see that it still runs")
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    options = parser.parse_args()
+    began = time.monotonic()
+    result = run(short=options.short, report=lambda line: print(line, flush=True))
+    for way, subjects in result["cpu"].items():
+        for name, told in subjects.items():
+            print(f"{way:6} {name:12} {told['median']:.3f} ms ({told['least']:.3f} to {told['most']:.3f})")
+    for name, told in result["ratios"].items():
+        print(f"{name:32} {told['median']:.3f} ({told['least']:.3f} to {told['most']:.3f})")
+    for name, told in result["memory"].items():
+        print(f"memory {name:12} {told['bytes_a_wait'] / 1000:.1f} KB a wait")
+    for target in result["targets"]:
+        word = "holds" if target["holds"] else "FAILS"
+        print(f"{word:6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
+    print(f"took {time.monotonic() - began:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""
+How many waits one triggerer process carries: the event loop's lag, CPU a poll, and how late an end is seen.
+
+Run ``python -m benchmarks.scale`` from the repository's root. All waits begin at once, as in a triggerer that takes
+over those of another, and poll at a fixed interval, which is the hardest case: nothing spreads them but the start
+itself. A fiftieth or so of the evaluations complete on the way. The server is a process of its own, on a processor of
+its own where there are two.
+
+*Lag* is how late the loop is for one who wants to run every five milliseconds. *Gap* is the time between two polls of
+one evaluation, as the server sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import answering, waiting
+
+__all__ = ["main", "run"]
+
+#: Waits and their interval in seconds. The first three are the targets'; with the others, one triggerer is driven to
+#: where it stops keeping up, with shorter intervals standing for more waits.
+_LOADS = ((1_000, 10.0), (5_000, 10.0), (10_000, 10.0), (20_000, 10.0), (10_000, 2.5), (10_000, 1.5), (10_000, 1.0))
+_SHORT_LOADS = ((100, 1.0), (200, 1.0))
+_ENDING = 50
+#: What a poll may be late by, in seconds, beside its interval.
+_LATE = 1.0
+_MOST_LAG_MS = 50.0
+
+
+def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
+    """
+    Measure.
+
+    :param short: only see that it still runs; its numbers mean little.
+    :param report: takes a line on how far it is.
+    :return: plain JSON: ``loads``, one for each number of waits and interval, and ``targets``.
+    """
+    loads = [_measure(waits, interval, report) for waits, interval in (_SHORT_LOADS if short else _LOADS)]
+    held = loads if short else loads[:3]
+    costs = [load["ms_a_poll"] for load in held]
+    targets = [
+        _target("event loop's p99 lag, ms", _MOST_LAG_MS, max(load["lag_ms"]["p99"] for load in held)),
+        _target("its p99 lag during the start, ms", _MOST_LAG_MS, max(load["start_lag_ms"]["p99"] for load in held)),
+        _target("CPU a poll, of that of the fewest waits", 1.2, max(costs) / costs[0]),
+        _target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
+        _target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
+    ]
+    return {"loads": loads, "targets": targets}
+
+
+def _measure(waits: int, interval: float, report: Callable[[str], None]) -> dict[str, Any]:
+    # A process for each load: memory that one has freed must not serve the next.
+    with answering.running(core=1) as server, waiting.running(core=0) as waiter:
+        settle = max(interval, waits / 1_500)
+        began = waiter.tell("scale", url=server.url, waits=waits, interval=interval, ending=_ENDING, settle=settle)
+        begin = server.counts()
+        steady = waiter.read()
+        end = server.counts()
+        seen = waiter.read()
+        gaps = server.gaps()
+    polls = end["polls"] - begin["polls"]
+    delays = seen["delays"] or [float("inf")]
+    load = {
+        "waits": waits,
+        "interval": interval,
+        "polls_a_second": polls / steady["wall_seconds"],
+        "polls_a_second_wanted": waits / interval,
+        "ms_a_poll": 1_000 * steady["cpu_seconds"] / max(polls, 1),
+        "busy": steady["cpu_seconds"] / steady["wall_seconds"],
+        "lag_ms": steady["lag_ms"],
+        "start_lag_ms": began["lag_ms"],
+        "creating_seconds": began["creating_seconds"],
+        "bytes_a_wait": steady["bytes_a_wait"],
+        "connections": end["connections"],
+        "ends_seen": len(seen["delays"]),
+        "failed": seen["failed"],
+        "worst_delay_over": delays[-1] - interval,
+        "worst_gap_over": max(gaps.values(), default=0.0) - interval,
+        "polled_once_only": waits - len(gaps),
+    }
+    report(
+        f"{waits:6,} waits every {interval:g} s: {load['polls_a_second']:,.0f} polls/s, {load['ms_a_poll']:.3f} ms a "
+        f"poll, busy {load['busy']:.0%}, lag p99 {load['lag_ms']['p99']:.1f} ms (start {load['start_lag_ms']['p99']:.1f},"
+        f" most {load['start_lag_ms']['most']:.0f}), worst gap +{load['worst_gap_over']:.2f} s, worst delay "
+        f"{load['worst_delay_over']:+.2f} s over the interval, {load['ends_seen']} ends, "
+        f"{load['bytes_a_wait'] / 1000:.1f} KB a wait, created in {load['creating_seconds']:.1f} s"
+    )
+    return load
+
+
+def _target(name: str, limit: float, value: float) -> dict[str, Any]:
+    return {"name": name, "limit": limit, "value": value, "holds": value <= limit}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="How many waits one triggerer process carries.")
+    parser.add_argument("--short", action="store_true", help="only see that it still runs")
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    options = parser.parse_args()
+    began = time.monotonic()
+    result = run(short=options.short, report=lambda line: print(line, flush=True))
+    for target in result["targets"]:
+        word = "holds" if target["holds"] else "FAILS"
+        print(f"{word:6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
+    print(f"took {time.monotonic() - began:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

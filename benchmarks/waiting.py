@@ -1,0 +1,401 @@
+"""
+A process that waits in one of several ways, as a triggerer would, and tells what that cost it.
+
+Started by :mod:`benchmarks.cost` and :mod:`benchmarks.scale`, which give it commands on standard input, one line of
+JSON each, and read what it measured on standard output. Airflow's logging is set up as in a triggerer's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO, Any
+
+from benchmarks.answering import pin
+
+__all__ = ["SUBJECTS", "Waiter", "running", "serve_commands", "set_up_logging"]
+
+#: Who waits. ``oxen_moving`` is ours for evaluations that progress at every look, and so write a line of log each time.
+SUBJECTS = ("bare", "oxen", "oxen_moving", "dbt", "http")
+
+_Wait = Callable[[int], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _bare(url: str, interval: float) -> AsyncIterator[_Wait]:
+    """What a user would write who shares one session."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer key"}) as session:
+
+        async def wait(number: int) -> None:
+            address = f"{url}/api/repos/ox/r/evaluations/still-{number}"
+            while True:
+                async with session.get(address) as response:
+                    document = json.loads(await response.read())
+                if document["evaluation"]["status"] == "completed":
+                    return
+                await asyncio.sleep(interval)
+
+        yield wait
+
+
+@asynccontextmanager
+async def _triggers(make: Callable[[int], Any]) -> AsyncIterator[_Wait]:
+    import structlog
+
+    async def wait(number: int) -> None:
+        # As the triggerer does for each trigger.
+        structlog.contextvars.bind_contextvars(
+            trigger_id=number, dag_id="dag", task_id="gate", run_id="run", try_number=1, map_index=-1
+        )
+        trigger = make(number)
+        async for _ in trigger.run():
+            return
+
+    yield wait
+
+
+def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
+    from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+
+    return OxenEvaluationTrigger(
+        namespace="ox",
+        repo_name="r",
+        evaluation_id=evaluation_id,
+        oxen_conn_id="oxen_bench",
+        poke_interval=interval,
+        max_wait=max_wait,
+    )
+
+
+def _oxen(_url: str, interval: float, kind: str = "still") -> Any:
+    return _triggers(lambda number: _make_oxen(f"{kind}-{number}", interval, interval))
+
+
+def _dbt(url: str, interval: float) -> Any:
+    from airflow.providers.dbt.cloud.hooks.dbt import DbtCloudHook
+    from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger
+
+    if url.startswith("http:") and not hasattr(DbtCloudHook, "benchmarked"):
+        # It speaks https alone. Without TLS, nothing but the scheme of its address is changed.
+        make_url = DbtCloudHook.get_request_url_params
+
+        def get_request_url_params(*args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
+            address, params = make_url(*args, **named)
+            return address.replace("https:", _scheme[0], 1), params
+
+        DbtCloudHook.get_request_url_params = staticmethod(get_request_url_params)
+        DbtCloudHook.benchmarked = True
+    _scheme[0] = url.partition("//")[0]
+    return _triggers(
+        lambda number: DbtCloudRunJobTrigger(
+            conn_id="dbt_bench", run_id=number, end_time=time.time() + 3_600, poll_interval=interval, account_id=1
+        )
+    )
+
+
+_scheme = ["https:"]
+
+
+def _http(url: str, interval: float) -> Any:  # noqa: ARG001
+    from airflow.providers.http.triggers.http import HttpEventTrigger
+
+    return _triggers(
+        lambda number: HttpEventTrigger(
+            response_check_path="benchmarks.response_check.has_completed",
+            http_conn_id="http_bench",
+            endpoint=f"/api/repos/ox/r/evaluations/still-{number}",
+            poll_interval=interval,
+        )
+    )
+
+
+def _set_connections(url: str) -> None:
+    host = url.partition("//")[2]
+    scheme = url.partition(":")[0]
+    connections = {
+        "OXEN_BENCH": {"conn_type": "oxen", "host": url, "password": "key"},
+        "DBT_BENCH": {"conn_type": "dbt_cloud", "host": host, "login": "1", "password": "key"},
+        "HTTP_BENCH": {
+            "conn_type": "http",
+            "schema": scheme,
+            "host": host.partition(":")[0],
+            "port": int(host.partition(":")[2]),
+            "extra": {"Authorization": "Bearer key"},
+        },
+    }
+    for name, connection in connections.items():
+        os.environ[f"AIRFLOW_CONN_{name}"] = json.dumps(connection)
+
+
+def _waits(subject: str, url: str, interval: float) -> Any:
+    _set_connections(url)
+    if subject == "oxen_moving":
+        return _oxen(url, interval, "moving")
+    return {"bare": _bare, "oxen": _oxen, "dbt": _dbt, "http": _http}[subject](url, interval)
+
+
+class _Commands:
+    """What this process can be told to do."""
+
+    def cpu(self, *, subject: str, url: str, waits: int, interval: float, seconds: float) -> Iterator[Any]:
+        """Poll with so many waits, and measure the steady part. Yields where it begins and where it ends."""
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        gc.collect()
+        try:
+            context = _waits(subject, url, interval)
+            wait = loop.run_until_complete(context.__aenter__())
+
+            async def begin() -> None:
+                for number in range(waits):  # spread over one interval
+                    tasks.append(asyncio.ensure_future(wait(number)))
+                    await asyncio.sleep(interval / waits)
+                await asyncio.sleep(interval)
+
+            loop.run_until_complete(begin())
+            began, cpu = time.monotonic(), time.process_time()
+            yield None
+            loop.run_until_complete(asyncio.sleep(seconds))
+            cpu, took = time.process_time() - cpu, time.monotonic() - began
+            _check(tasks)
+            yield {"cpu_seconds": cpu, "wall_seconds": took}
+        finally:
+            _end(loop, tasks, context)
+
+    def memory(self, *, subject: str, url: str, steps: list[int], interval: float) -> Iterator[Any]:
+        """Add waits step by step; tell the resident memory before any and after each step."""
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            context = _waits(subject, url, interval)
+            wait = loop.run_until_complete(context.__aenter__())
+
+            async def add(count: int, settle: float) -> int:
+                for _ in range(count):
+                    tasks.append(asyncio.ensure_future(wait(len(tasks))))
+                    await asyncio.sleep(interval / 2_000)
+                await asyncio.sleep(settle)
+                return _resident()
+
+            # What the first wait imports is no other's cost, and what a few dozen allocate at a time neither.
+            loop.run_until_complete(add(50, interval * 1.5))
+            gc.collect()
+            told = [(len(tasks), _resident())]
+            for step in steps:
+                resident = loop.run_until_complete(add(step - len(tasks), interval * 1.2))
+                told.append((len(tasks), resident))
+            _check(tasks)
+            yield told
+        finally:
+            _end(loop, tasks, context)
+
+    def scale(self, *, url: str, waits: int, interval: float, ending: int, settle: float) -> Iterator[Any]:
+        """
+        Begin so many waits as a triggerer does that has just started, and watch the event loop.
+
+        Yields what the start did, once ``settle`` seconds are over; then what one interval did from there on; then,
+        for each evaluation that ended, how long after its end that was seen.
+        """
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        delays: list[float] = []
+        gc.collect()
+        try:
+            context = _oxen(url, interval)
+            _set_connections(url)
+            wait = loop.run_until_complete(context.__aenter__())
+            resident = _resident()
+
+            async def see_end(number: int, ends_at: float) -> None:
+                trigger = _make_oxen(f"ends-{ends_at}-{number}", interval, interval)
+                events = [event async for event in trigger.run()]
+                outcome = events[0].payload["outcome"]
+                if outcome != "completed":
+                    raise RuntimeError(f"a wait ended with {outcome}")
+                delays.append(time.monotonic() - ends_at)
+
+            async def begin() -> float:
+                began = time.monotonic()
+                for number in range(waits):
+                    # Airflow lets others run twice for each trigger that it makes.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    if number % (waits // ending) == 0:
+                        ends_at = began + settle * (0.2 + 0.7 * number / waits)
+                        tasks.append(asyncio.ensure_future(see_end(number, ends_at)))
+                    else:
+                        tasks.append(asyncio.ensure_future(wait(number)))
+                return time.monotonic() - began
+
+            lags = _Lags()
+            watch = loop.create_task(lags.watch())
+            began = time.monotonic()
+            creating = loop.run_until_complete(begin())
+            loop.run_until_complete(asyncio.sleep(max(settle - (time.monotonic() - began), 0.0)))
+            start_lags, lags.seen = lags.seen, []
+            began, cpu = time.monotonic(), time.process_time()
+            yield {"creating_seconds": creating, "lag_ms": _percentiles(start_lags)}
+            loop.run_until_complete(asyncio.sleep(interval))
+            cpu, took = time.process_time() - cpu, time.monotonic() - began
+            grown = _resident() - resident
+            yield {
+                "cpu_seconds": cpu,
+                "wall_seconds": took,
+                "lag_ms": _percentiles(lags.seen),
+                "bytes_a_wait": grown / waits,
+            }
+            give_up_at = time.monotonic() + 2 * interval + 5
+            while len(delays) < ending and time.monotonic() < give_up_at:
+                loop.run_until_complete(asyncio.sleep(0.05))
+            watch.cancel()
+            failed = [repr(task.exception()) for task in tasks if task.done() and task.exception()]
+            yield {"delays": sorted(delays), "failed": failed[:3], "ended": sum(task.done() for task in tasks)}
+        finally:
+            _end(loop, tasks, context)
+
+
+class _Lags:
+    """How late the event loop is for one who wants to run every five milliseconds, in seconds."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    async def watch(self) -> None:
+        while True:
+            due = time.monotonic() + 0.005
+            await asyncio.sleep(0.005)
+            self.seen.append(time.monotonic() - due)
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(1_000 * second for second in seconds)
+    return {
+        "p50": ordered[len(ordered) // 2],
+        "p99": ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)],
+        "most": ordered[-1],
+    }
+
+
+def _check(tasks: list[asyncio.Task[Any]]) -> None:
+    """A wait that ended did not wait, and its numbers would mean nothing."""
+    for task in tasks:
+        if task.done():
+            raise RuntimeError(f"a wait ended: {task!r}") from task.exception()
+
+
+def _end(loop: asyncio.AbstractEventLoop, tasks: list[asyncio.Task[Any]], context: Any) -> None:
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(context.__aexit__(None, None, None))
+    loop.run_until_complete(asyncio.sleep(0.1))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+class Waiter:
+    """What the measuring process knows of a waiting one."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def tell(self, command: str, **arguments: Any) -> Any:
+        """Give a command and read the first thing it tells."""
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+        self._process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        """Read what it tells next."""
+        assert self._process.stdout is not None  # noqa: S101
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the waiting process ended, code {self._process.wait()}")
+        return json.loads(line)
+
+
+@contextmanager
+def running(module: str = "benchmarks.waiting", *, core: int | None = None, **env: str) -> Iterator[Waiter]:
+    """
+    Run a process that waits.
+
+    :param module: what to run.
+    :param core: number of the processor it stays on; None: any.
+    :param env: what to put into its environment.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="oxen-bench-") as home:
+        airflow = {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "_AIRFLOW_PROCESS_CONTEXT": "client",
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", module, str(-1 if core is None else core)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**kept, **airflow, **env},
+        )
+        try:
+            yield Waiter(process)
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            process.kill()
+            process.wait()
+
+
+def set_up_logging() -> IO[bytes]:
+    """
+    Log as a triggerer's process does: each line is JSON, written at once to a pipe.
+
+    Here, nobody reads it: what a supervisor does with the lines is not counted, for any subject.
+    """
+    from airflow.sdk.log import configure_logging, reset_logging
+
+    nowhere = open(os.devnull, "wb", buffering=0)  # noqa: SIM115, PTH123
+    reset_logging()
+    configure_logging(json_output=True, output=nowhere, sending_to_supervisor=True)
+    return nowhere
+
+
+def serve_commands(commands: object, core: str) -> None:
+    """Do what comes in on standard input until it ends."""
+    pin(int(core))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever prints must not come between the answers
+    log = set_up_logging()
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        for told in getattr(commands, arguments.pop("command"))(**arguments):
+            print(json.dumps(told), file=answers)
+    log.close()
+
+
+if __name__ == "__main__":
+    serve_commands(_Commands(), sys.argv[1])
