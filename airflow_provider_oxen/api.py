@@ -11,11 +11,11 @@ worth asking again, the response type and error classification of the open-sourc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -30,6 +30,7 @@ from airflow_provider_oxen.exceptions import (
     OxenServerError,
 )
 from airflow_provider_oxen.models import (
+    Document,
     Evaluation,
     EvaluationRef,
     EvaluationStatus,
@@ -164,10 +165,10 @@ def _read_plain(request: Request, response: Response, evaluation_id: str) -> Eva
     :return: None where the answer is anything else, which then has to be read with care.
     """
     body = response.body
-    # What is skipped is not checked to be UTF-8. ASCII is.
-    if response.status_code != 200 or not body.isascii() or request.secret.encode() in body:
+    if response.status_code != 200 or request.secret.encode() in body:
         return None
     try:
+        body.decode()  # the decoder does not check what it skips to be UTF-8
         answer = _plain_decoder().decode(body)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
@@ -175,8 +176,8 @@ def _read_plain(request: Request, response: Response, evaluation_id: str) -> Eva
     known = isinstance(status, str) and isinstance(read_status(status), EvaluationStatus)
     if not known or head.id != evaluation_id or answer.status not in _GOOD_ENVELOPES:
         return None
-    progress = read_progress(head.progress)
-    return Evaluation(evaluation_id, read_status(status), progress, _Document(body, request.secret))
+    document = Document(partial(_decode_document, body, request.secret))
+    return Evaluation(evaluation_id, read_status(status), read_progress(head.progress), document)
 
 
 @cache
@@ -188,32 +189,15 @@ def _plain_decoder() -> Any:
     return msgspec.json.Decoder(answer)
 
 
-class _Document(Mapping[str, Any]):
-    """An evaluation's JSON object, kept as it came: a tenth of the memory, and most are never asked for a field."""
+def _decode_document(body: bytes, secret: str) -> Mapping[str, Any]:
+    import msgspec
 
-    __slots__ = ("_body", "_decoded", "_secret")
-
-    def __init__(self, body: bytes, secret: str) -> None:
-        self._body = body
-        self._secret = secret
-        self._decoded: Mapping[str, Any] | None = None
-
-    def _decode(self) -> Mapping[str, Any]:
-        if self._decoded is None:
-            import msgspec
-
-            document = msgspec.json.decode(self._body)["evaluation"]
-            self._decoded = _strike(document, self._secret) if b"\\" in self._body else document
-        return self._decoded
-
-    def __getitem__(self, key: str) -> Any:
-        return self._decode()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._decode())
-
-    def __len__(self) -> int:
-        return len(self._decode())
+    try:
+        document: Mapping[str, Any] = msgspec.json.decode(body)["evaluation"]
+    except RecursionError:  # nested as deep as the stack, which nothing of the contract is
+        return {}
+    # Without escapes, the key would have been seen in the bytes.
+    return _strike(Document(document), secret) if b"\\" in body else document
 
 
 def read_evaluation(document: Mapping[str, Any]) -> Evaluation:
@@ -338,9 +322,9 @@ def _strike(value: Any, secret: str) -> Any:
     """Strike the key out of decoded texts: written with JSON's escapes, it was not seen in the bytes."""
     if isinstance(value, str):
         return value.replace(secret, "***")
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_strike(key, secret): _strike(inner, secret) for key, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_strike(inner, secret) for inner in value]
     return value
 

@@ -8,7 +8,7 @@ as required, so every field but ``id`` and ``status`` may be None here, whatever
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pendulum import DateTime
 
 __all__ = [
+    "Document",
     "Evaluation",
     "EvaluationRef",
     "EvaluationStatus",
@@ -32,6 +33,8 @@ __all__ = [
 _TEXT_LIMIT = 4_000
 #: Most entries of ``model`` handed on, for the same reason. The contract leaves its keys open.
 _MODEL_LIMIT = 50
+#: Deepest object or list kept inside another; the contract's own lie one deep.
+_DEPTH_LIMIT = 8
 #: Largest count believed: what a signed 64-bit column holds.
 _COUNT_LIMIT = 2**63 - 1
 
@@ -88,6 +91,54 @@ class Progress:
         return min(self.processed / self.total, 1.0)
 
 
+class Document(Mapping[str, Any]):
+    """
+    A JSON object that nobody changes: neither it, nor the objects and lists in it.
+
+    :param source: the object, of which a copy is kept; or what gives it when the first field is asked for.
+    """
+
+    __slots__ = ("_fields", "_source")
+
+    def __init__(self, source: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        self._source = source if callable(source) else None
+        self._fields: dict[str, Any] | None = None if callable(source) else _freeze_fields(source)
+
+    def _read(self) -> dict[str, Any]:
+        if self._fields is None:
+            assert self._source is not None  # noqa: S101  # one of the two is there
+            self._fields = _freeze_fields(self._source())
+            self._source = None
+        return self._fields
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # As fields: what they would be read from may hold more than anyone should store.
+        return Document, (dict(self._read()),)
+
+
+def _freeze_fields(source: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    return {key: _freeze(value, depth) for key, value in source.items()}
+
+
+def _freeze(value: Any, depth: int) -> Any:
+    if not isinstance(value, (Mapping, list)):
+        return value
+    if depth == _DEPTH_LIMIT:
+        return None
+    if isinstance(value, list):
+        return tuple(_freeze(item, depth + 1) for item in value)
+    return value if isinstance(value, Document) else Document(_freeze_fields(value, depth + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """
@@ -100,13 +151,17 @@ class Evaluation:
     :param status: the hub's word for where it stands. An :class:`EvaluationStatus` where the contract knows the word,
         plain text where it does not.
     :param progress: rows done and rows in all.
-    :param document: the hub's JSON object.
+    :param document: the hub's JSON object; it is kept as a copy that cannot be changed.
     """
 
     id: str
     status: EvaluationStatus | str
     progress: Progress = field(default_factory=Progress)
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.document, Document):
+            object.__setattr__(self, "document", Document(self.document))
 
     @property
     def is_terminal(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_oxen import exceptions
+from airflow_provider_oxen import api, exceptions
 from airflow_provider_oxen.api import (
     MAX_RETRY_AFTER_SECONDS,
     Request,
@@ -439,6 +440,57 @@ def test_any_response_is_an_evaluation_or_an_error(status_code: int, headers: di
         assert str(told).isprintable()
         assert KEY not in f"{told} {told!r}"
         assert 0 <= (getattr(told, "retry_after_seconds", None) or 0) <= MAX_RETRY_AFTER_SECONDS
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "id": st.sampled_from([ID, ID.upper(), "another", 7]),
+            "status": st.sampled_from(["running", "completed", "odd"]),
+        },
+        optional={
+            "progress": st.sampled_from([{"processed": 3, "total": 9}, {"processed": 1e400}, None, "odd"]),
+            "prompt": st.sampled_from(["plain", "J\u00fcrgen", "line\nbreak", f"echo {KEY}", "\ud800"]),
+            "model": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+        },
+    ),
+    st.sampled_from([{}, {"status": "warning"}, {"status": "error"}, {"status": None}]),
+    st.booleans(),
+)
+def test_short_way_of_reading_brings_what_the_long_way_does(
+    document: dict[str, Any], envelope: dict[str, Any], escaped: bool
+) -> None:
+    """An answer that is read in passing says the same as one that is read with care."""
+    text = json.dumps({"status": "success", "evaluation": document} | envelope, ensure_ascii=escaped)
+    body = text.encode(errors="surrogatepass")
+
+    def read() -> object:
+        try:
+            seen = _read(200, body)
+        except OxenRequestError as error:
+            return type(error), str(error)
+        return seen, seen.to_dict(), dict(seen.document)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "_read_plain", lambda *_: None)
+        with_care = read()
+    assert read() == with_care
+
+
+@pytest.mark.parametrize("depth", [9, 400, 970, 5_000])
+def test_nested_nonsense_is_survived(depth: int) -> None:
+    """An answer nested as deep as the stack is an evaluation without the nonsense, or an error, and nothing else."""
+    nest = b"[" * depth + b'"\\n"' + b"]" * depth
+    body = b'{"evaluation": {"id": "%s", "status": "running", "name": %s}}' % (ID.encode(), nest)
+    try:
+        assert _read(200, body).to_dict()["name"] is None
+    except OxenInvalidResponseError:
+        assert depth > 400
+
+
+def test_stored_evaluation_holds_no_key() -> None:
+    """An evaluation that somebody pickles takes no key along, not even one it was never asked to strike out."""
+    assert KEY.encode() not in pickle.dumps(_read())
 
 
 def test_request_is_a_value() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -246,6 +248,24 @@ def test_evaluation_is_frozen() -> None:
     """Nothing changes an evaluation once it was read."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         _evaluation().status = "completed"  # type: ignore[misc]
+
+
+def test_document_is_frozen_to_its_depths() -> None:
+    """Neither the object an evaluation was read from nor the one it holds is a way to change it."""
+    source = {"id": ID, "status": "errored", "error_message": "told", "model": {"id": "m", "tags": ["a"]}}
+    evaluation = read_evaluation(source)
+    source["error_message"] = "changed"
+    source["model"]["id"] = "changed"  # type: ignore[index]
+
+    assert evaluation.error_message == "told"
+    assert evaluation.model == {"id": "m"}
+    with pytest.raises(TypeError):
+        evaluation.document["error_message"] = "changed"  # type: ignore[index]
+    with pytest.raises(TypeError):
+        evaluation.document["model"]["id"] = "changed"
+    assert evaluation.document["model"]["tags"] == ("a",)
+    for copied in (copy.deepcopy(evaluation), pickle.loads(pickle.dumps(evaluation))):  # noqa: S301
+        assert copied == evaluation
 
 
 def test_ref_reads_as_a_phrase() -> None:
