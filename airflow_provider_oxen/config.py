@@ -191,7 +191,10 @@ def _read_port(field_error: _FieldError, port: int | str | None) -> int | None:
 def _read_key(field_error: _FieldError, password: str | None) -> str:
     key = (password or "").strip()
     if not key:
-        raise field_error("password", "is empty: put an API key of Oxen.ai there")
+        raise field_error(
+            "password",
+            "is empty: put an API key of Oxen.ai there; in a URI, it follows a colon, as in oxen://:API_KEY@hub.oxen.ai",
+        )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise field_error("password", "is no API key: it holds a space, a line break or a letter beyond ASCII")
     return key

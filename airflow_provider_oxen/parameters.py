@@ -1,14 +1,17 @@
 """
-What may stand in the path of a request.
+What the arguments of users may be: what can stand in the path of a request, and what is a duration.
 
 Apart from ``api`` because a DAG file's literal arguments are checked while it is parsed, where imports must be cheap.
 """
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
+
 from airflow_provider_oxen.exceptions import OxenConfigError
 
-__all__ = ["check_path_parameter"]
+__all__ = ["check_path_parameter", "read_seconds"]
 
 
 def check_path_parameter(name: str, value: object) -> str:
@@ -40,3 +43,18 @@ def check_path_parameter(name: str, value: object) -> str:
     except UnicodeEncodeError as error:
         raise OxenConfigError("holds characters that cannot be sent (lone surrogates)", field=name) from error
     return value
+
+
+def read_seconds(name: str, duration: timedelta | float) -> float:
+    """
+    Read a duration.
+
+    :param name: the argument's name, for the error.
+    :param duration: a ``timedelta``, or a number of seconds.
+    :return: seconds, 0 or more.
+    :raises ValueError: it is neither, below 0, or without end.
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise ValueError(f"{name} must be a timedelta or a finite number of seconds, 0 or more, but is {duration!r}")
+    return seconds

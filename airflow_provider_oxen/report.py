@@ -7,7 +7,7 @@ import math
 from datetime import datetime, timezone
 
 from airflow_provider_oxen.exceptions import OxenError
-from airflow_provider_oxen.models import Evaluation, EvaluationRef, EvaluationStatus
+from airflow_provider_oxen.models import Evaluation, EvaluationRef
 from airflow_provider_oxen.polling import seconds_left
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Sleep, Step, Wait
 
@@ -46,7 +46,7 @@ def describe_step(
     recovered = before.failures > 0
     if then is not None and not recovered and (now.status, now.progress) == (then.status, then.progress):
         return None
-    if not isinstance(now.status, EvaluationStatus) and (then is None or now.status != then.status):
+    if now.status in after.unknown_statuses - before.unknown_statuses:
         return logging.WARNING, (
             f"{_capital(ref)} has the status {now.status!r}, which this version does not know. Waiting on: only "
             "'completed' opens the gate."

@@ -214,6 +214,7 @@ class Wait:
     :param missing_connection_is_outage: whether an Airflow connection that is not found may be found a moment later.
     :param evaluation: as last seen.
     :param history: what its looks have told of its pace; None before the first.
+    :param unknown_statuses: those seen so far that the contract does not know.
     :param looks: how many looks have been taken.
     :param failures: how many looks in a row failed.
     :param failing_since: when the first of those was.
@@ -227,6 +228,7 @@ class Wait:
     missing_connection_is_outage: bool = False
     evaluation: Evaluation | None = None
     history: History | None = None
+    unknown_statuses: frozenset[str] = frozenset()
     looks: int = 0
     failures: int = 0
     failing_since: float | None = None
@@ -247,10 +249,12 @@ class Wait:
     def _look_at_evaluation(self, seen: Evaluation, *, now: float, jitter: float) -> tuple[Wait, Step]:
         progress = seen.progress
         history = remember(self.history, at=now, status=seen.status, processed=progress.processed, total=progress.total)
+        known = isinstance(seen.status, EvaluationStatus)
         wait = replace(
             self,
             evaluation=seen,
             history=history,
+            unknown_statuses=self.unknown_statuses if known else self.unknown_statuses | {seen.status},
             looks=self.looks + 1,
             failures=0,
             failing_since=None,

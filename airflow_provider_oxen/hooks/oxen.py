@@ -297,6 +297,8 @@ class OxenAsyncClient:
 @contextmanager
 def _lookup_errors(conn_id: str) -> Iterator[None]:
     """Tell a connection that does not exist from a lookup that did not work this time."""
+    if not conn_id:
+        raise OxenConfigError("is empty: name the Airflow connection to use", field="oxen_conn_id")
     try:
         yield
     except AirflowNotFoundException as error:

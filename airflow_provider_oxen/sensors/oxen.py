@@ -6,7 +6,6 @@ Imports are few and late here: this module is imported whenever a DAG file that 
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen import workerless
 from airflow_provider_oxen.links.oxen import LINKS, read_addresses
-from airflow_provider_oxen.parameters import check_path_parameter
+from airflow_provider_oxen.parameters import check_path_parameter, read_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.wait import Outcome, Step, Wait
 
 __all__ = ["OxenEvaluationSensor"]
+
+#: What can neither be a text nor become one, as the output of a task does.
+_NO_TEXT = (bool, bytes, dict, float, int, list, set, tuple)
 
 
 class OxenEvaluationSensor(BaseSensorOperator):
@@ -112,20 +114,17 @@ class OxenEvaluationSensor(BaseSensorOperator):
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
-        for name, duration in (
-            ("poke_interval", poke_interval),
-            ("max_wait", max_wait),
-            ("retry_window", retry_window),
-            ("timeout", kwargs.get("timeout")),
-        ):
-            _check_duration(name, duration)
+        read_seconds("poke_interval", poke_interval)
+        for name, duration in (("max_wait", max_wait), ("timeout", kwargs.get("timeout"))):
+            if duration is not None:
+                read_seconds(name, duration)
         super().__init__(poke_interval=poke_interval, max_wait=max_wait, **kwargs)
         self.namespace = namespace
         self.repo_name = repo_name
         self.evaluation_id = evaluation_id
         self.oxen_conn_id = oxen_conn_id
         self.deferrable = deferrable
-        self.retry_window = _to_seconds(retry_window)
+        self.retry_window = read_seconds("retry_window", retry_window)
         self.accept = accept
         self._links_pushed: dict[str, str] = {}
         self._outcome: Outcome | None = None
@@ -135,10 +134,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
             raise ValueError("poke_interval must be above 0 seconds")
         # A mapped task is made anew on its worker, with rendered values: those are execute()'s to judge.
         if not getattr(self, "_BaseOperator__from_mapped", False):
-            for name in ("namespace", "repo_name", "evaluation_id"):
-                value = getattr(self, name)
-                if value is None or (isinstance(value, (str, int, float)) and not workerless.is_template(str(value))):
-                    check_path_parameter(name, value)
+            self._check_literals()
         # Airflow 2 counts the time of a deferred task, and ends it on its worker before that can say what was seen.
         # The deadline below includes execution_timeout on every Airflow; delete this with Airflow 2.
         self._execution_limit = self.execution_timeout
@@ -250,6 +246,15 @@ class OxenEvaluationSensor(BaseSensorOperator):
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Tell OpenLineage why the gate stayed shut. As :meth:`get_openlineage_facets_on_complete`."""
         return self.get_openlineage_facets_on_complete(task_instance)
+
+    def _check_literals(self) -> None:
+        for name in ("namespace", "repo_name", "evaluation_id"):
+            value = getattr(self, name)
+            literal = not workerless.is_template(value) if isinstance(value, str) else isinstance(value, _NO_TEXT)
+            if literal or value is None:
+                check_path_parameter(name, value)
+        if self.oxen_conn_id in (None, ""):
+            raise ValueError("oxen_conn_id is empty: name the Airflow connection to use, such as 'oxen_default'")
 
     @property
     def _ref(self) -> EvaluationRef:
@@ -393,14 +398,3 @@ def _warn(message: str) -> None:
     # Over this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by
     # exchanging ``warnings`` in this module.
     warnings.warn(message, UserWarning, stacklevel=3)
-
-
-def _check_duration(name: str, value: object) -> None:
-    if value is None or isinstance(value, timedelta):
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a timedelta or a finite number of seconds, 0 or more, but is {value!r}")
-
-
-def _to_seconds(value: timedelta | float) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -14,6 +15,7 @@ from airflow_provider_oxen import report, workerless
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import read_addresses
 from airflow_provider_oxen.models import EvaluationRef
+from airflow_provider_oxen.parameters import read_seconds
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
 __all__ = ["OxenEvaluationTrigger"]
@@ -37,7 +39,8 @@ class OxenEvaluationTrigger(BaseTrigger):
     :param repo_name: the repository.
     :param evaluation_id: the evaluation.
     :param oxen_conn_id: id of the Airflow connection.
-    :param poke_interval: shortest time between two looks, in seconds.
+    :param poke_interval: shortest time between two looks, in seconds or as ``timedelta``, as all durations here; above
+        0.
     :param max_wait: longest time between two looks, in seconds; None: ``poke_interval``.
     :param deadline: when to give up, in seconds since the epoch; None: ``timeout`` counts.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
@@ -55,11 +58,11 @@ class OxenEvaluationTrigger(BaseTrigger):
         repo_name: str,
         evaluation_id: str,
         oxen_conn_id: str = OxenHook.default_conn_name,
-        poke_interval: float = 10.0,
-        max_wait: float | None = 60.0,
+        poke_interval: timedelta | float = 10.0,
+        max_wait: timedelta | float | None = 60.0,
         deadline: float | None = None,
-        retry_window: float | None = 600.0,
-        timeout: float | None = None,
+        retry_window: timedelta | float | None = 600.0,
+        timeout: timedelta | float | None = None,
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
     ) -> None:
@@ -68,13 +71,15 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.repo_name = repo_name
         self.evaluation_id = evaluation_id
         self.oxen_conn_id = oxen_conn_id
-        self.poke_interval = poke_interval
-        self.max_wait = max_wait
+        self.poke_interval = read_seconds("poke_interval", poke_interval)
+        if self.poke_interval == 0:
+            raise ValueError("poke_interval must be above 0 seconds")
+        self.max_wait = None if max_wait is None else read_seconds("max_wait", max_wait)
         if deadline is None and timeout is None:
             deadline = time.time() + _DEFAULT_TIMEOUT_SECONDS
         self.deadline = deadline
-        self.retry_window = retry_window
-        self.timeout = timeout
+        self.retry_window = None if retry_window is None else read_seconds("retry_window", retry_window)
+        self.timeout = None if timeout is None else read_seconds("timeout", timeout)
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
 

@@ -459,6 +459,7 @@ def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
         ("namespace", " ox"),
         ("evaluation_id", None),
         ("evaluation_id", 7),
+        ("evaluation_id", ["x"]),
     ],
 )
 def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
@@ -471,12 +472,27 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("poke_interval", 0), ("poke_interval", -1), ("retry_window", -1), ("retry_window", "10"), ("timeout", -1)],
+    [
+        ("poke_interval", 0),
+        ("poke_interval", -1),
+        ("retry_window", -1),
+        ("retry_window", "10"),
+        ("retry_window", None),
+        ("retry_window", timedelta(seconds=-1)),
+        ("max_wait", timedelta(seconds=-1)),
+        ("timeout", -1),
+    ],
 )
 def test_bad_duration_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
     """A duration that makes no sense is refused as the sensor is made, with its name."""
     with pytest.raises((ValueError, AirflowException), match=argument):
         OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **{argument: value})
+
+
+def test_connection_without_a_name_is_refused_when_the_dag_is_parsed() -> None:
+    """An empty ``oxen_conn_id`` is refused as the sensor is made."""
+    with pytest.raises(ValueError, match="oxen_conn_id is empty"):
+        OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", oxen_conn_id="")
 
 
 @pytest.mark.parametrize("name", ["poke_interval", "max_wait", "timeout", "retry_window"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -321,3 +322,21 @@ async def test_waiting_holds_no_thread(oxen_hub: LocalHub) -> None:
     # What the default executor used to read the connection is idle; its size does not grow with the waits.
     assert len(busy) <= 1
     assert sum(name.startswith("asyncio_") for name in names) <= 32
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("poke_interval", 0), ("poke_interval", "5"), ("max_wait", -1), ("retry_window", float("inf")), ("timeout", True)],
+)
+def test_bad_duration_is_refused_when_the_trigger_is_made(argument: str, value: object) -> None:
+    """A duration that makes no sense is refused, with its name, before it is stored."""
+    with pytest.raises(ValueError, match=argument):
+        make_trigger("x", **{argument: value})
+
+
+def test_durations_may_be_timedeltas() -> None:
+    """A trigger that somebody makes by hand takes durations as the sensor does, and stores seconds."""
+    given = {name: timedelta(minutes=1) for name in ("poke_interval", "max_wait", "retry_window", "timeout")}
+    _, stored = make_trigger("x", **given).serialize()
+
+    assert {name: stored[name] for name in given} == dict.fromkeys(given, 60.0)

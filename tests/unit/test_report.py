@@ -95,8 +95,9 @@ def test_recovery_is_told_though_nothing_moved() -> None:
 def test_unknown_status_is_warned_of_once() -> None:
     """A status this version does not know is one warning; further progress under it is plain information."""
     lines = _lines(
-        _seen(), _seen("paused"), _seen("paused"), _seen("paused", 5, 10), OxenServerError("x"), _seen("paused")
-    )
+        _seen(), _seen("paused"), _seen("paused"), _seen("paused", 5, 10), OxenServerError("x"), _seen("paused"),
+        _seen(), _seen("paused")
+    )  # fmt: skip
 
     assert [line and line[0] for line in lines] == [
         logging.INFO,
@@ -104,6 +105,8 @@ def test_unknown_status_is_warned_of_once() -> None:
         None,
         logging.INFO,
         logging.WARNING,
+        logging.INFO,
+        logging.INFO,
         logging.INFO,
     ]
     assert lines[1][1] == (
