@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task, task_gr
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_oxen import workerless
+from airflow_provider_oxen.accept import all_rows
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from tests.integration.test_links import ADDRESSES
@@ -111,6 +112,16 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> FakeComms:
     comms = FakeComms()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     return comms
+
+
+@needs_3_3
+def test_gate_with_accept_may_begin_in_the_triggerer() -> None:
+    """``accept`` takes a worker at the end of the wait, not at its start."""
+    made, warned = gate_and_warnings(accept=all_rows(), end_from_trigger=False)
+
+    assert warned == []
+    assert made.start_from_trigger is True
+    assert made.start_trigger_args.trigger_kwargs["end_from_trigger"] is False
 
 
 @needs_3_3
