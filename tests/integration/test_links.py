@@ -9,6 +9,7 @@ from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_oxen.accept import all_rows
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
@@ -157,9 +158,9 @@ def test_links_are_listed_for_airflow() -> None:
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_links_survive_the_storage_of_a_dag(mapped: bool) -> None:
-    """What Airflow stores of a DAG knows the links, of a mapped gate as well."""
+    """What Airflow stores of a DAG knows the links, of a mapped gate as well, and takes one with ``accept``."""
     with DAG("d", schedule=None) as dag:
-        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r"}
+        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "accept": [all_rows(), lambda _: True]}
         if mapped:
             OxenEvaluationSensor.partial(**common).expand(evaluation_id=["a", "b"])
         else:
