@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["attempt_began_at", "is_trigger_timeout", "reschedule_exception"]
+__all__ = ["attempt_began_at", "is_trigger_timeout", "link_xcoms", "reschedule_exception"]
 
 
 def attempt_began_at(context: Context) -> datetime | None:
@@ -43,6 +43,22 @@ def is_trigger_timeout(error: Exception) -> bool:
     if type(error).__name__ == "TaskDeferralTimeout":
         return True
     return type(error).__name__ == "TaskDeferralError" and str(error) == "Trigger/execution timeout"
+
+
+def link_xcoms() -> Any:
+    """
+    Find the XComs that hold links.
+
+    Airflow 3 keeps them in its database and reads them from there, whatever ``[core] xcom_backend`` says. Airflow 2
+    (delete the fallback with it) knows no difference.
+    """
+    try:
+        from airflow.sdk.bases.xcom import BaseXCom
+    except ImportError:
+        from airflow.models.xcom import XCom
+
+        return XCom
+    return BaseXCom
 
 
 def reschedule_exception(moment: datetime) -> Exception:

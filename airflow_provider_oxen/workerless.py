@@ -39,6 +39,7 @@ __all__ = [
     "deadline",
     "end_here",
     "forget_earlier_attempt",
+    "has_xcom_backend",
     "is_template",
     "may_end_here",
     "plan",
@@ -168,7 +169,7 @@ async def push_links(trigger: Any, addresses: dict[str, str], pushed: dict[str, 
     :param pushed: what the last call gave.
     :return: what is shown now. A wait goes on without its links where Airflow does not take them.
     """
-    from airflow.providers.common.compat.sdk import XCom
+    from airflow_provider_oxen.version_compat import link_xcoms
 
     ti = getattr(trigger, "task_instance", None)
     if addresses == pushed or trigger.trigger_id is None or ti is None:
@@ -177,7 +178,7 @@ async def push_links(trigger: Any, addresses: dict[str, str], pushed: dict[str, 
         for key, address in addresses.items():
             # An empty one takes away that of an earlier attempt.
             if address != pushed.get(key, "") or ti.try_number > 1:
-                await XCom.aset(key=key, value=address, **_place(ti))
+                await link_xcoms().aset(key=key, value=address, **_place(ti))
     except Exception as error:  # noqa: BLE001  # nothing hangs on it
         trigger.log.warning("The links of this task could not be stored: %r", error)
         return pushed
@@ -225,6 +226,13 @@ def _place(ti: Any) -> dict[str, Any]:
     return {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id, "map_index": ti.map_index}
 
 
+def has_xcom_backend() -> bool:
+    """Tell whether Airflow 3 was given an XCom backend of its user's."""
+    from airflow.configuration import conf
+
+    return bool(conf.get("core", "xcom_backend") != "airflow.sdk.execution_time.xcom.BaseXCom")
+
+
 def is_template(value: str) -> bool:
     """Tell whether Jinja would change a text."""
     return any(mark in value for mark in ("{{", "{%", "{#"))
@@ -266,13 +274,12 @@ def _why_end_on_worker(task: Any) -> str | None:
 
 def _why_end_on_worker_now(sensor: Any) -> str | None:
     """As :func:`_why_end_on_worker`, with what only the process that parses the DAG file knows."""
-    from airflow.configuration import conf
     from airflow.listeners.listener import get_listener_manager
 
     if get_listener_manager().has_listeners:
         # Airflow would refuse to import the DAG file.
         return "a listener is installed (OpenLineage, say), and only a worker tells listeners how a task ended"
-    if conf.get("core", "xcom_backend") != "airflow.sdk.execution_time.xcom.BaseXCom":
+    if has_xcom_backend():
         return "only a worker writes to the XCom backend of [core] xcom_backend"
     if sensor._post_execute_hook is not None:  # noqa: SLF001
         return "only a worker calls post_execute"

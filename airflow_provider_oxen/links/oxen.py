@@ -40,9 +40,9 @@ class OxenLink(BaseOperatorLink):
         known: dict[str, str] | None = getattr(operator, "link_addresses", None)
         if known is not None:
             return known[self.xcom_key]
-        from airflow.providers.common.compat.sdk import XCom
+        from airflow_provider_oxen.version_compat import link_xcoms
 
-        return str(XCom.get_value(ti_key=ti_key, key=self.xcom_key) or "")
+        return str(link_xcoms().get_value(ti_key=ti_key, key=self.xcom_key) or "")
 
 
 class OxenSourceDataLink(OxenLink):

@@ -306,8 +306,8 @@ class OxenEvaluationSensor(BaseSensorOperator):
             self.link_addresses = read_addresses(self._ref, evaluation, hub)
 
     def _push_links(self, context: Context, *, process_goes_on: bool = False) -> None:
-        """Show the links. Airflow 3 asks for them when the task's process ends; delete the rest with Airflow 2."""
-        if AIRFLOW_V_3_0_PLUS and not process_goes_on:
+        """Show the links now. Airflow 3 does so when the task's process ends, and reads them from no XCom backend."""
+        if AIRFLOW_V_3_0_PLUS and (not process_goes_on or workerless.has_xcom_backend()):
             return
         for key, address in (self.link_addresses or {}).items():
             if address != self._links_pushed.get(key, ""):

@@ -9,9 +9,11 @@ from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_oxen.accept import all_rows
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+from airflow_provider_oxen.version_compat import link_xcoms
 from tests.integration.test_sensor import FakeTaskInstance, RescheduleException
 from tests.public_hub import public_hub
 
@@ -107,6 +109,17 @@ def test_links_are_there_while_a_worker_pokes(hub: LocalHub) -> None:
     assert {key: ti.xcoms[key] for key in ADDRESSES} == ADDRESSES
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 reads links from its XCom backend")
+def test_links_are_no_business_of_an_xcom_backend(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that goes on poking leaves its links to Airflow, which would show what a backend made of them."""
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "company.xcom.Backend")
+    ti = FakeTaskInstance()
+
+    gate(hub.add_evaluation(seconds=0.5), deferrable=False).execute({"ti": ti})
+
+    assert set(ti.xcoms) == {"evaluation"}
+
+
 def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
     """For a hub whose pages are not known, nothing is shown and nothing stored."""
     sensor, ti = gate(oxen_hub.add_evaluation(seconds=0)), FakeTaskInstance()
@@ -126,7 +139,7 @@ def test_link_is_read_by_the_key_of_the_task_instance(monkeypatch: pytest.Monkey
         asked.append((ti_key, key))
         return stored
 
-    monkeypatch.setattr(sdk.XCom, "get_value", get_value)
+    monkeypatch.setattr(link_xcoms(), "get_value", get_value)
     ti_key = object()
 
     assert [link.get_link(gate("e"), ti_key=ti_key) for link in LINKS] == [stored or ""] * 2
@@ -145,9 +158,9 @@ def test_links_are_listed_for_airflow() -> None:
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_links_survive_the_storage_of_a_dag(mapped: bool) -> None:
-    """What Airflow stores of a DAG knows the links, of a mapped gate as well."""
+    """What Airflow stores of a DAG knows the links, of a mapped gate as well, and takes one with ``accept``."""
     with DAG("d", schedule=None) as dag:
-        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r"}
+        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "accept": [all_rows(), lambda _: True]}
         if mapped:
             OxenEvaluationSensor.partial(**common).expand(evaluation_id=["a", "b"])
         else:

@@ -19,6 +19,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from jinja2 import Undefined, UndefinedError
 
 from airflow_provider_oxen import workerless
+from airflow_provider_oxen.accept import all_rows
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from tests.integration.test_links import ADDRESSES
@@ -112,6 +113,16 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> FakeComms:
 
 
 @needs_3_3
+def test_gate_with_accept_may_begin_in_the_triggerer() -> None:
+    """``accept`` takes a worker at the end of the wait, not at its start."""
+    made, warned = gate_and_warnings(accept=all_rows(), end_from_trigger=False)
+
+    assert warned == []
+    assert made.start_from_trigger is True
+    assert made.start_trigger_args.trigger_kwargs["end_from_trigger"] is False
+
+
+@needs_3_3
 async def test_links_are_stored_from_the_triggerer(comms: FakeComms, tmp_path: Path, monkeypatch: Any) -> None:
     """A wait that no worker began stores the links at its first look, and not again at its end."""
     with public_hub(tmp_path) as (hub, connection):
@@ -138,7 +149,8 @@ async def test_links_of_an_earlier_attempt_are_taken_away(
 
     await _event(trigger)
 
-    assert {message.key: message.value for message in comms.sent if message.key in ADDRESSES} == stored
+    links = [(message.key, message.value) for message in comms.sent if message.key in ADDRESSES]
+    assert links == list(stored.items())
 
 
 @needs_3_3
