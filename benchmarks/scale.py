@@ -87,11 +87,12 @@ def _measure(waits: int, interval: float, report: Callable[[str], None]) -> dict
         "worst_gap_over": max(gaps.values(), default=0.0) - interval,
         "polled_once_only": waits - _ENDING - sum(name.startswith("still-") for name in gaps),
     }
+    lag_ms, start_lag_ms = load["lag_ms"], load["start_lag_ms"]
     report(
         f"{waits:6,} waits every {interval:g} s: {load['polls_a_second']:,.0f} polls/s, {load['ms_a_poll']:.3f} ms a "
-        f"poll, busy {load['busy']:.0%}, lag p99 {load['lag_ms']['p99']:.1f} ms (in the start "
-        f"{load['start_lag_ms']['p99']:.1f}, most {load['start_lag_ms']['most']:.0f}), worst gap +{load['worst_gap_over']:.2f} s, worst delay "
-        f"{load['worst_delay_over']:+.2f} s over the interval, {load['ends_seen']} ends, "
+        f"poll, busy {load['busy']:.0%}, lag p99 {lag_ms['p99']:.1f} ms (most {lag_ms['most']:.0f}; in the start "
+        f"{start_lag_ms['p99']:.1f}, most {start_lag_ms['most']:.0f}), worst gap {load['worst_gap_over']:+.2f} s and "
+        f"worst delay {load['worst_delay_over']:+.2f} s over the interval, {load['ends_seen']} ends, "
         f"{load['bytes_a_wait'] / 1000:.1f} KB a wait, created in {load['creating_seconds']:.1f} s"
     )
     return load
