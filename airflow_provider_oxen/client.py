@@ -22,6 +22,7 @@ from airflow_provider_oxen import __version__
 from airflow_provider_oxen.api import MAX_BODY_BYTES, Request, Response, build_headers
 from airflow_provider_oxen.config import ClientConfig
 from airflow_provider_oxen.exceptions import (
+    OxenConfigError,
     OxenInvalidResponseError,
     OxenTransientError,
     OxenUnreachableError,
@@ -220,7 +221,11 @@ def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
     import ssl
 
     if isinstance(config.verify, str):
-        return ssl.create_default_context(cafile=config.verify)
+        try:
+            return ssl.create_default_context(cafile=config.verify)
+        except OSError as error:  # it could be read when the connection was
+            problem = f"names a CA file that cannot be read any more, {config.verify!r} ({error.strerror or error})"
+            raise OxenConfigError(problem, field="verify", conn_id=config.conn_id) from None
     context = ssl.create_default_context()
     if config.verify is False:
         context.check_hostname = False

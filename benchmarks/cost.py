@@ -24,8 +24,9 @@ from typing import Any
 
 from benchmarks import answering, waiting
 
-__all__ = ["main", "run"]
+__all__ = ["main", "measure_cpu", "measure_memory", "run", "sum_up"]
 
+_WAITS = 400
 _PEERS = ("dbt", "http")
 #: Over TLS, a peer needs most of a core for 400 polls a second: it is asked for half as many.
 _INTERVALS = {"plain": 1.0, "tls": 2.0}
@@ -41,7 +42,13 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
         connections opened), ``ratios``, ``memory`` (by subject: bytes a wait, and the resident memory at each
         step) and ``targets``.
     """
-    rounds, seconds, waits = (1, 0.5, 60) if short else (3, 3.0, 400)
+    return sum_up(measure_cpu(short=short, report=report), measure_memory(short=short, report=report))
+
+
+def measure_cpu(*, short: bool, report: Callable[[str], None]) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Measure CPU a poll: by way and subject, what each round gave."""
+    rounds, seconds, waits = (1, 0.5, 60) if short else (3, 3.0, _WAITS)
+    cpu: dict[str, dict[str, list[dict[str, float]]]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oxen-bench-")))
         cert = _make_certificate(folder)
@@ -55,7 +62,6 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
             if name != "oxen_moving"
         }
         waiters["oxen_moving"] = waiters["oxen"]
-        cpu: dict[str, dict[str, list[dict[str, float]]]] = {}
         for number in range(rounds):
             for way, server in servers.items():
                 interval = 0.3 if short else _INTERVALS[way]
@@ -68,20 +74,26 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
                         f"round {number + 1} of {rounds}, {way}: {name} {measured['ms_a_poll']:.3f} ms a poll, "
                         f"{measured['connections']} connections for {measured['polls_in_all']} polls"
                     )
-        memory: dict[str, Any] = {}
+    return cpu
+
+
+def measure_memory(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
+    """Measure memory a wait: by subject."""
+    memory: dict[str, Any] = {}
+    with answering.running(core=1) as server:
         for name in waiting.SUBJECTS:
             # A process of its own, in which nothing was freed that could be used again.
             with waiting.running(core=0) as waiter:
                 told = waiter.tell(
                     "memory",
                     subject=name,
-                    url=servers["plain"].url,
+                    url=server.url,
                     steps=[100, 150] if short else [1_000, 2_000],
                     interval=0.4 if short else 3.0,
                 )
             memory[name] = {"resident": told, "bytes_a_wait": _slope(told)}
             report(f"memory: {name} {memory[name]['bytes_a_wait'] / 1000:.1f} KB a wait")
-    return _sum_up(cpu, memory, waits=waits, rounds=rounds)
+    return memory
 
 
 def _measure_cpu(
@@ -103,7 +115,8 @@ def _measure_cpu(
     }
 
 
-def _sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int, rounds: int) -> dict[str, Any]:
+def sum_up(cpu: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
+    """Make of both what :func:`run` returns."""
     summary: dict[str, Any] = {}
     for way, subjects in cpu.items():
         for name, measured in subjects.items():
@@ -145,8 +158,7 @@ def _sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int, rounds: 
         ),
     ]
     return {
-        "waits": waits,
-        "rounds": rounds,
+        "waits": _WAITS,
         "intervals": _INTERVALS,
         "cpu": summary,
         "ratios": ratios,

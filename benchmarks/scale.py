@@ -50,6 +50,8 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
         _target("CPU a poll, of that of the fewest waits", 1.2, max(costs) / costs[0]),
         _target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
         _target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
+        _target("waits polled only once", 0, max(load["polled_once_only"] for load in held)),
+        _target("ends not seen", 0, max(_ENDING - load["ends_seen"] for load in held)),
     ]
     return {"loads": loads, "targets": targets}
 
@@ -59,6 +61,7 @@ def _measure(waits: int, interval: float, report: Callable[[str], None]) -> dict
     with answering.running(core=1) as server, waiting.running(core=0) as waiter:
         settle = max(interval, waits / 1_500)
         began = waiter.tell("scale", url=server.url, waits=waits, interval=interval, ending=_ENDING, settle=settle)
+        lag = waiter.read()
         begin = server.counts()
         steady = waiter.read()
         end = server.counts()
@@ -73,7 +76,7 @@ def _measure(waits: int, interval: float, report: Callable[[str], None]) -> dict
         "polls_a_second_wanted": waits / interval,
         "ms_a_poll": 1_000 * steady["cpu_seconds"] / max(polls, 1),
         "busy": steady["cpu_seconds"] / steady["wall_seconds"],
-        "lag_ms": steady["lag_ms"],
+        "lag_ms": lag["lag_ms"],
         "start_lag_ms": began["lag_ms"],
         "creating_seconds": began["creating_seconds"],
         "bytes_a_wait": steady["bytes_a_wait"],
@@ -82,14 +85,14 @@ def _measure(waits: int, interval: float, report: Callable[[str], None]) -> dict
         "failed": seen["failed"],
         "worst_delay_over": delays[-1] - interval,
         "worst_gap_over": max(gaps.values(), default=0.0) - interval,
-        "polled_once_only": waits - len(gaps),
+        "polled_once_only": waits - _ENDING - sum(name.startswith("still-") for name in gaps),
     }
-    lag, start_lag = load["lag_ms"], load["start_lag_ms"]
+    lag_ms, start_lag_ms = load["lag_ms"], load["start_lag_ms"]
     report(
         f"{waits:6,} waits every {interval:g} s: {load['polls_a_second']:,.0f} polls/s, {load['ms_a_poll']:.3f} ms a "
-        f"poll, busy {load['busy']:.0%}, lag p99 {lag['p99']:.1f} ms (start {start_lag['p99']:.1f}, most "
-        f"{start_lag['most']:.0f}), worst gap +{load['worst_gap_over']:.2f} s, worst delay "
-        f"{load['worst_delay_over']:+.2f} s over the interval, {load['ends_seen']} ends, "
+        f"poll, busy {load['busy']:.0%}, lag p99 {lag_ms['p99']:.1f} ms (most {lag_ms['most']:.0f}; in the start "
+        f"{start_lag_ms['p99']:.1f}, most {start_lag_ms['most']:.0f}), worst gap {load['worst_gap_over']:+.2f} s and "
+        f"worst delay {load['worst_delay_over']:+.2f} s over the interval, {load['ends_seen']} ends, "
         f"{load['bytes_a_wait'] / 1000:.1f} KB a wait, created in {load['creating_seconds']:.1f} s"
     )
     return load

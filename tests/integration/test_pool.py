@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from airflow_provider_oxen import pool
-from airflow_provider_oxen.exceptions import OxenNotFoundError, OxenRateLimitError, OxenServerError
+from airflow_provider_oxen.exceptions import OxenConfigError, OxenNotFoundError, OxenRateLimitError, OxenServerError
 from airflow_provider_oxen.hooks.oxen import OxenAsyncClient, OxenHook
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
@@ -18,6 +19,7 @@ from tests.integration.waiting import make_trigger, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 async def _look(ref: EvaluationRef, conn_id: str = "oxen_default", *, hold: asyncio.Event | None = None) -> None:
@@ -138,6 +140,24 @@ async def test_wait_that_fails_leaves_nothing_open(oxen_hub: LocalHub) -> None:
 
     assert not pool._clients
     await _all_closed(oxen_hub)
+
+
+async def test_ca_file_that_vanished_is_told_and_leaves_nothing_open(
+    set_connection: Callable[..., None], tmp_path: Path
+) -> None:
+    """A CA file that is gone when the first wait connects is an error that names the field."""
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    set_connection(host="https://127.0.0.1:1", extra={"verify": str(path)})
+    async with OxenHook().get_async_conn() as client:
+        await client._connect()
+        path.unlink()
+        look = await client.look(EvaluationRef("ox", "r", "any"), max_age=5)
+
+    assert isinstance(look.seen, OxenConfigError)
+    assert "'oxen_default'" in str(look.seen)
+    assert "verify" in str(look.seen)
+    assert not pool._clients
 
 
 async def test_rate_limit_silences_all_who_share(oxen_hub: LocalHub) -> None:
