@@ -60,7 +60,8 @@ def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict
         )
     for section, names in plots.items():
         rows = [
-            f"| {target['name']} | {target['value']:,.4g} | {target['limit']:,.4g} | {_NO_YES[target['holds']]} |"
+            f"| {_cell(target['name'])} | {_number(target['value'])} | {_number(target['limit'])} "
+            f"| {'yes' if target['holds'] else '**no**'} |"
             for target in results.get("sections", {}).get(section, {}).get("targets", [])
         ]
         table = (
@@ -71,7 +72,14 @@ def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict
     return texts
 
 
-_NO_YES = ("**no**", "yes")
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
 _HERE = Path(__file__).resolve().parent
 _RESULTS = _HERE.parent / "benchmarks" / "results.json"
 myst_enable_extensions = ["substitution"]
