@@ -120,7 +120,8 @@ def cpu(results: Mapping[str, Any], path: str) -> None:
             panel.set(title=title, xlabel="milliseconds of CPU a poll")
             panel.set_xlim(0, max(most * 1.2, panel.get_xlim()[1]))
         panels[1].invert_yaxis()  # shared with the first, and turned twice
-        of = f"{results['waits']} waits; median, least and most of {results['rounds']} rounds"
+        rounds = " and ".join(str(n) for n in sorted({len(results["cpu"][way]["oxen"]["ms_a_poll"]) for way in titles}))
+        of = f"{results['waits']} waits; median, least and most of {rounds} rounds"
         figure.suptitle(f"CPU time of one poll, {of}")
 
 
