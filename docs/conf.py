@@ -76,7 +76,9 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not seen"
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
