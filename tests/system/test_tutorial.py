@@ -120,6 +120,7 @@ class Terminal:
 
     def close(self) -> None:
         """Press Ctrl-C, then close the window."""
+        self._shell.stdin.close()  # so that it ends with the command
         for number, seconds in ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
             deadline = time.monotonic() + seconds
             try:
@@ -131,7 +132,6 @@ class Terminal:
             except ProcessLookupError:
                 break
         self._shell.wait()
-        self._shell.stdin.close()
 
 
 @pytest.fixture
