@@ -42,12 +42,16 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
         connections opened), ``ratios``, ``memory`` (by subject: bytes a wait, and the resident memory at each
         step) and ``targets``.
     """
-    return sum_up(measure_cpu(short=short, report=report), measure_memory(short=short, report=report))
+    waits = 60 if short else _WAITS
+    cpu = measure_cpu(waits=waits, short=short, report=report)
+    return sum_up(cpu, measure_memory(short=short, report=report), waits=waits)
 
 
-def measure_cpu(*, short: bool, report: Callable[[str], None]) -> dict[str, dict[str, list[dict[str, float]]]]:
+def measure_cpu(
+    *, waits: int = _WAITS, short: bool, report: Callable[[str], None]
+) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Measure CPU a poll: by way and subject, what each round gave."""
-    rounds, seconds, waits = (1, 0.5, 60) if short else (3, 3.0, _WAITS)
+    rounds, seconds = (1, 0.5) if short else (3, 3.0)
     cpu: dict[str, dict[str, list[dict[str, float]]]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oxen-bench-")))
@@ -57,7 +61,7 @@ def measure_cpu(*, short: bool, report: Callable[[str], None]) -> dict[str, dict
             "tls": stack.enter_context(answering.running(cert=cert, core=1)),
         }
         waiters = {
-            name: stack.enter_context(waiting.running(core=0, SSL_CERT_FILE=str(cert)))
+            name: stack.enter_context(waiting.running(core=None if short else 0, SSL_CERT_FILE=str(cert)))
             for name in waiting.SUBJECTS
             if name != "oxen_moving"
         }
@@ -82,17 +86,18 @@ def measure_cpu(*, short: bool, report: Callable[[str], None]) -> dict[str, dict
 def measure_memory(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """Measure memory a wait: by subject."""
     memory: dict[str, Any] = {}
-    with answering.running(core=1) as server:
-        for name in waiting.SUBJECTS:
-            # A process of its own, in which nothing was freed that could be used again.
-            with waiting.running(core=0) as waiter:
-                told = waiter.tell(
-                    "memory",
-                    subject=name,
-                    url=server.url,
-                    steps=[100, 150] if short else [1_000, 2_000],
-                    interval=0.4 if short else 3.0,
-                )
+    with ExitStack() as stack:
+        server = stack.enter_context(answering.running(core=1))
+        # A process each, in which nothing was freed that could be used again.
+        waiters = {name: stack.enter_context(waiting.running()) for name in waiting.SUBJECTS}
+        for name, waiter in waiters.items():
+            told = waiter.tell(
+                "memory",
+                subject=name,
+                url=server.url,
+                steps=[100, 150] if short else [1_000, 2_000],
+                interval=0.4 if short else 3.0,
+            )
             memory[name] = {"resident": told, "bytes_a_wait": _slope(told)}
             report(f"memory: {name} {memory[name]['bytes_a_wait'] / 1000:.1f} KB a wait")
     return memory
@@ -117,7 +122,7 @@ def _measure_cpu(
     }
 
 
-def sum_up(cpu: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
+def sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int = _WAITS) -> dict[str, Any]:
     """Make of both what :func:`run` returns."""
     summary: dict[str, Any] = {}
     for way, subjects in cpu.items():
@@ -160,7 +165,8 @@ def sum_up(cpu: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
         ),
     ]
     return {
-        "waits": _WAITS,
+        "waits": waits,
+        "rounds": len(cpu["plain"]["oxen"]),
         "intervals": _INTERVALS,
         "cpu": summary,
         "ratios": ratios,
