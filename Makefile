@@ -2,14 +2,12 @@
 
 PYTHON ?= python3
 VENV := .venv
-# The newest is what all other tests run on.
-AIRFLOWS ?= 2.11 3.0 3.1 3.2
 BIN := $(VENV)/bin
 # uv is quicker; pip knows mirrors that are set up for pip alone.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix fuzz lint docs bench clean
+.PHONY: help demo test test-ui screenshots test-matrix package fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,14 +18,20 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest
 
-test-matrix: $(VENV)/.made ## Run the tests that need no real Airflow on older Airflows
-	@for version in $(AIRFLOWS); do \
-		echo "Airflow $$version"; \
-		$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/matrix/$$version && \
-		$(BIN)/uv pip install --quiet --python $(VENV)/matrix/$$version/bin/python \
-			--editable . --group test "apache-airflow==$$version.*" && \
-		$(VENV)/matrix/$$version/bin/python -m pytest tests/unit tests/integration -W default || exit 1; \
-	done
+test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser
+	$(BIN)/python -m pytest tests/ui
+
+screenshots: $(VENV)/.ui ## Run those tests, and keep their screenshots in docs/images
+	$(BIN)/python -m pytest tests/ui --screenshots docs/images
+
+test-matrix: $(VENV)/.made ## Run the tests on every supported Airflow (UPDATE=1 writes the README's table)
+	$(BIN)/python -m tests.matrix $(if $(UPDATE),--update) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
+
+package: $(VENV)/.dev ## Build sdist and wheel into dist, and check both
+	rm -rf dist
+	$(BIN)/python -m build --installer uv
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 fuzz: $(VENV)/.dev ## Feed the reader of answers with nonsense for SECONDS (default 180)
 	$(BIN)/python -m tests.fuzz $(SECONDS)
@@ -37,6 +41,8 @@ lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/codespell
 
 docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a dead link is an error
 	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet \
@@ -69,4 +75,11 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.made
 	@echo "Installing Airflow, this provider and the peers it is measured beside into $(VENV)/bench ..."
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/bench
 	@$(BIN)/uv pip install --quiet --python $(VENV)/bench/bin/python --editable . --group bench
+	@touch $@
+
+$(VENV)/.ui: pyproject.toml $(VENV)/.dev
+	@$(call INSTALL,--group ui)
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo "Installing chromium ..." && apt-get update -qq && apt-get install -y -qq chromium; } || \
+		{ echo "A browser is needed: install Debian's package chromium, or another build of it as 'chromium' on the PATH"; exit 1; }
 	@touch $@

@@ -263,12 +263,12 @@ def _error_for_status_code(
         )
         return _error(OxenBadRequestError, request, response, message, envelope)
     if code == 401:
-        message = f"401: the API key is not accepted. Check the connection's password field.{foreign}"
+        message = f"401: the API key is not accepted. Check the connection's API key (its password field).{foreign}"
         return _error(OxenAuthenticationError, request, response, message, envelope)
     if code == 403:
         message = (
-            "403: the API key is missing or may not see this. Check the connection's password field, and that the "
-            f"key's owner may read the repository.{foreign}"
+            "403: the API key is missing or may not see this. Check the connection's API key (its password field), "
+            f"and that the key's owner may read the repository.{foreign}"
         )
         return _error(OxenAuthenticationError, request, response, message, envelope)
     if code == 404:

@@ -183,6 +183,8 @@ def _read_port(field_error: _FieldError, port: int | str | None) -> int | None:
     if port in (None, ""):
         return None
     number = _to_number(port)
+    if number == 0:  # which Airflow's pages send for a port that is not set, when a connection is tested
+        return None
     if number is None or not number.is_integer() or not 1 <= number <= 65_535:
         raise field_error("port", f"must be a number from 1 to 65535, but is {port!r}")
     return int(number)

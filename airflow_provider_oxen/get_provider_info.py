@@ -42,7 +42,7 @@ CONNECTION_FIELDS: dict[str, Any] = {
         "schema": {"type": ["string", "null"]},
     },
     "max_connections": {
-        "label": "Connections",
+        "label": "Most connections",
         "description": "Most connections one process holds open to the hub, for any number of waits. Default 20.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },

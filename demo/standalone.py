@@ -44,6 +44,10 @@ class AirflowStandalone:
     :param commands: the ``airflow`` commands to run side by side, by a name of their own.
     """
 
+    _api = "/api/v2"
+    _health = "/api/v2/monitor/health"
+    _parts: tuple[str, ...] = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+
     def __init__(
         self,
         home: Path,
@@ -150,6 +154,10 @@ class AirflowStandalone:
         """Change something through Airflow's REST API."""
         return self._call("PATCH", path, json=body)
 
+    def delete(self, path: str) -> None:
+        """Take something away through Airflow's REST API."""
+        self._call("DELETE", path)
+
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
         """Start a run of a DAG."""
         self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
@@ -208,9 +216,8 @@ class AirflowStandalone:
             if any(process.poll() is not None for process in self._processes.values()):
                 break
             with contextlib.suppress(requests.ConnectionError, FileNotFoundError, requests.HTTPError, KeyError):
-                health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
-                parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-                if all(health[part]["status"] == "healthy" for part in parts):
+                health = self._session.get(f"{self.url}{self._health}", timeout=5).json()
+                if all(health[part]["status"] == "healthy" for part in self._parts):
                     self._log_in()
                     return
             time.sleep(0.3)
@@ -226,10 +233,10 @@ class AirflowStandalone:
 
     def _call(self, method: str, path: str, **named: Any) -> Any:
         headers = {"Accept": "application/json"}
-        answer = self._session.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=30, **named)
+        answer = self._session.request(method, f"{self.url}{self._api}{path}", headers=headers, timeout=30, **named)
         if not answer.ok:
             raise requests.HTTPError(f"{answer.status_code} {answer.text[:500]}", response=answer)
-        return answer.json()
+        return answer.json() if answer.content else None
 
 
 def _log_line(entry: str | dict[str, Any]) -> str:

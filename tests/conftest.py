@@ -14,6 +14,7 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_") or name
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-provider-oxen-tests-")
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 warns where it is not set
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,14 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ import airflow_provider_oxen
 from airflow_provider_oxen.config import DEFAULT_HOST
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
+from tests.matrix import BEGIN, END, MATRIX, README
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,15 +151,24 @@ def test_parsing_a_dag_takes_little_time() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel."""
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist from the source tree, and the wheel from the sdist, as a release does."""
     folder = tmp_path_factory.mktemp("dist")
+    _build(ROOT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("*.whl"))
+
+
+def _build(source: Path, folder: Path, *options: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--installer", "uv", "--outdir", folder, ROOT],
+        [sys.executable, "-m", "build", *options, "--installer", "uv", "--outdir", folder, source],
         check=True,
         capture_output=True,
     )
-    return next(folder.glob("*.whl"))
 
 
 def test_wheel_holds_the_package_alone(wheel: Path) -> None:
@@ -170,15 +183,42 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     subprocess.run([Path(sys.executable).with_name("check-wheel-contents"), wheel], check=True)
 
 
+def test_index_would_take_both(dist: Path) -> None:
+    """The checks that the package index makes of the metadata and of the README pass, warnings being errors."""
+    files = sorted(dist.iterdir())
+
+    assert [file.suffix for file in files] == [".whl", ".gz"]
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], check=True, capture_output=True)
+
+
+def test_sdist_builds_the_same_wheel_as_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    """Who builds from the sdist gets what is in the wheel, byte for byte."""
+    _build(ROOT, tmp_path, "--wheel")
+
+    theirs, ours = (zipfile.ZipFile(file) for file in (wheel, next(tmp_path.glob("*.whl"))))
+    assert theirs.namelist() == ours.namelist()
+    assert [name for name in ours.namelist() if theirs.read(name) != ours.read(name)] == []
+
+
+def test_sdist_has_the_tests_and_what_they_need(dist: Path) -> None:
+    """Who packages this for a distribution can test it from the sdist; what was installed or made here is not in it."""
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    assert {"LICENSE", "CHANGELOG.md", "Makefile", "setup.cfg", "tests/conftest.py", "demo/standalone.py"} <= names
+    assert {name.split("/")[0] for name in names} & {".venv", ".demo", "dist", ".git"} == set()
+
+
 def test_wheel_metadata(wheel: Path) -> None:
     """The wheel says what it is, and needs no more than it should."""
     (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA"))
-    metadata = zipfile.ZipFile(wheel).read(name).decode()
+    text = zipfile.ZipFile(wheel).read(name).decode()
 
-    assert "Classifier: Framework :: Apache Airflow\n" in metadata
-    assert "Classifier: Framework :: Apache Airflow :: Provider\n" in metadata
-    assert "License-Expression: Apache-2.0\n" in metadata
-    lines = re.findall(r"Requires-Dist: .+", metadata)
+    assert f"Version: {airflow_provider_oxen.__version__}\n" in text
+    assert "Classifier: Framework :: Apache Airflow\n" in text
+    assert "Classifier: Framework :: Apache Airflow :: Provider\n" in text
+    assert "License-Expression: Apache-2.0\n" in text
+    lines = re.findall(r"Requires-Dist: .+", text)
     needed, optional = (
         {re.split(r"[<>=!~ ;\[]", line)[1] for line in lines if ("extra ==" in line) is extra}
         for extra in (False, True)
@@ -195,31 +235,169 @@ def test_wheel_metadata(wheel: Path) -> None:
     }
 
 
+class Clean:
+    """An environment with the wheel, Airflow and pytest, and nothing of this checkout."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        self.folder = folder
+        self.python = folder / "venv" / "bin" / "python"
+        self.home = folder / "airflow"
+        self.env = {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "HOME": str(folder),
+            "PATH": f"{self.python.parent}:/usr/bin:/bin",
+        }
+        venv.create(folder / "venv", with_pip=False)
+        subprocess.run(
+            [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python, wheel, "pytest",
+             f"apache-airflow=={airflow.__version__}"],
+            check=True,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> str:
+        """Run a Python program outside the checkout; give what it printed."""
+        done = subprocess.run(
+            [self.python, *arguments], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    return Clean(tmp_path_factory.mktemp("clean"), wheel)
+
+
 @pytest.mark.timeout(300)
-def test_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
-    """Installed alone, from nothing, the provider is found by Airflow and the local hub answers its hook."""
-    venv.create(tmp_path / "clean", with_pip=False)
-    python = tmp_path / "clean" / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, wheel,
-         f"apache-airflow=={airflow.__version__}"],
-        check=True,
-    )  # fmt: skip
+def test_installed_wheel_is_what_is_imported(clean: Clean) -> None:
+    """In the clean environment, every module imports, and from the installed wheel alone."""
+    program = f"import importlib\nfor name in {MODULES}: print(importlib.import_module(name).__file__)"
+
+    paths = clean.run("-c", program).splitlines()[-len(MODULES) :]
+
+    assert [path for path in paths if not path.startswith(str(clean.folder))] == []
+
+
+@pytest.mark.timeout(300)
+def test_airflows_command_line_lists_the_installed_provider(clean: Clean) -> None:
+    """``airflow providers`` lists the package and its version, its hook and its connection form."""
+    listed = json.loads(clean.run("-m", "airflow", "providers", "list", "--output", "json"))
+    got = clean.run("-m", "airflow", "providers", "get", "airflow-provider-oxen", "--full", "--output", "json")
+    hooks = json.loads(clean.run("-m", "airflow", "providers", "hooks", "--output", "json"))
+
+    (ours,) = (each for each in listed if each["package_name"] == "airflow-provider-oxen")
+    assert ours["version"] == airflow_provider_oxen.__version__
+    assert "oxen" in got
+    assert [
+        (hook["class"], hook["hook_name"]) for hook in hooks if hook["connection_type"] == "oxen"
+    ] == [("airflow_provider_oxen.hooks.oxen.OxenHook", "Oxen")]  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_dag_and_test_of_the_readme_run_as_they_stand_there(clean: Clean) -> None:
+    """The README's DAG, in Airflow's DAGs folder, passes the README's test, with the fixture that the wheel brings."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (dag,) = (block for block in blocks if "@dag" in block)
+    (test,) = (block for block in blocks if "def test_" in block)
+    dags = clean.home / "dags"
+    dags.mkdir(parents=True)
+    (dags / "publish_intents.py").write_text(dag)
+    (dags / "test_publish_intents.py").write_text(test)
+
+    clean.run("-m", "airflow", "db", "migrate")
+    assert "1 passed" in clean.run("-m", "pytest", "-q", str(dags / "test_publish_intents.py"))
+
+
+@pytest.mark.timeout(300)
+def test_examples_parse_with_the_installed_wheel(clean: Clean) -> None:
+    """Airflow reads each example where nothing but the wheel is installed."""
+    program = (
+        "import sys; from airflow.dag_processing.dagbag import DagBag\n"
+        "bag = DagBag(sys.argv[1]); assert not bag.import_errors, bag.import_errors; print(*sorted(bag.dags))"
+    )
+
+    found = clean.run("-c", program, str(ROOT / "example_dags")).splitlines()[-1]
+
+    assert {file.stem for file in (ROOT / "example_dags").glob("*.py")} <= set(found.split())
+
+
+@pytest.mark.timeout(300)
+def test_local_hub_runs_from_the_installed_wheel(clean: Clean) -> None:
+    """``python -m airflow_provider_oxen.testing`` explains itself; its hub answers the hook."""
     program = (
         "import os; from airflow_provider_oxen.testing import LocalHub\n"
         "from airflow_provider_oxen.hooks.oxen import OxenHook\n"
-        "import airflow_provider_oxen.sensors.oxen, airflow_provider_oxen.triggers.oxen\n"
-        "from airflow.providers_manager import ProvidersManager\n"
-        "assert 'oxen' in ProvidersManager().hooks\n"
         "with LocalHub() as hub:\n"
         "    os.environ['AIRFLOW_CONN_OXEN_DEFAULT'] = hub.connection_uri\n"
         "    print(OxenHook().get_evaluation('ox', 'r', hub.add_evaluation(seconds=0)).status)\n"
     )
-    env = {"AIRFLOW_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    result = subprocess.run([python, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
 
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "completed"
+    assert "completed-20s" in clean.run("-m", "airflow_provider_oxen.testing", "--help")
+    assert clean.run("-c", program).splitlines()[-1] == "completed"
+
+
+@pytest.mark.timeout(300)
+def test_users_code_type_checks_against_the_installed_wheel(clean: Clean) -> None:
+    """``tests/typing/api.py`` passes mypy --strict by the types that the wheel ships."""
+    code = shutil.copy(ROOT / "tests/typing/api.py", clean.folder / "api.py")  # or it would import from beside itself
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", clean.folder / "mypy",
+         "--python-executable", clean.python, code],
+        cwd=clean.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_version_stands_in_one_place() -> None:
+    """The version is written in the package's ``__init__.py`` and nowhere else; what is installed has it from there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert "version" not in project
+    assert "version" in project["dynamic"]
+    assert metadata.version("airflow-provider-oxen") == airflow_provider_oxen.__version__
+    assert get_provider_info()["versions"] == [airflow_provider_oxen.__version__]
+
+
+def test_changelog_is_in_keep_a_changelogs_form() -> None:
+    """First *Unreleased*, then releases, newest first, each with its date; under each the kinds of change there are."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    heads = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    releases = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", head) for head in heads[1:]]
+
+    assert heads[0] == "[Unreleased]"
+    assert all(releases)
+    versions = [tuple(map(int, release[1].split("."))) for release in releases]
+    assert versions == sorted(versions, reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE)) <= kinds
+
+
+def test_matrix_is_what_the_classifiers_promise() -> None:
+    """Each Python of the classifiers, and each Airflow from the lowest on, has a row among those that are tested."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = {c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)}
+
+    assert {row.python for row in MATRIX} == promised
+    assert [row.airflow for row in MATRIX if row.dependencies == "newest"] == ["2.11", "3.0", "3.1", "3.2", "3.3"]
+    assert "apache-airflow>=2.11" in project["dependencies"]
+    assert {row.airflow for row in MATRIX if row.system} == {"2.11", "3.3"}
+
+
+def test_readme_has_the_table_of_the_matrix() -> None:
+    """The README says how each row of the matrix ended, in the form that ``make test-matrix UPDATE=1`` writes."""
+    text = README.read_text()
+    lines = text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+
+    assert len(lines) == len(MATRIX) + 2
+    for line, row in zip(lines[2:], MATRIX, strict=True):
+        version, python, dependencies, tests, system = (cell.strip() for cell in line.strip("|").split("|"))
+        assert version.startswith(f"{row.airflow}.")
+        assert python.startswith(f"{row.python}.")
+        assert dependencies == row.dependencies
+        assert re.fullmatch(r"\d+ passed(, \d+ skipped)?", tests)
+        assert bool(system) == row.system
 
 
 def test_no_tool_is_configured_twice() -> None:

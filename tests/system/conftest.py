@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow import __version__ as airflow_version
 
 from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
 from tests.public_hub import public_hub
+from tests.system.airflow_2 import Airflow2Standalone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +51,7 @@ def real_airflow(
 ) -> Iterator[AirflowStandalone]:
     """A real Airflow whose connection ``oxen_default`` leads to the hub, and ``oxen_public`` to the public one."""
     env = {"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri, "AIRFLOW_CONN_OXEN_PUBLIC": oxen_public[1]}
-    with AirflowStandalone(tmp_path_factory.mktemp("airflow"), dags=dags_folder, env=env) as airflow:
+    kind = Airflow2Standalone if airflow_version.startswith("2.") else AirflowStandalone
+    with kind(tmp_path_factory.mktemp("airflow"), dags=dags_folder, env=env) as airflow:
         airflow.wait_for_dags({file.stem for file in dags_folder.glob("*.py")})
         yield airflow

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow import __version__ as airflow_version
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
@@ -270,15 +271,20 @@ def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowSt
         assert [path.name for path in (folder / f"task_id={name}").rglob("*.log") if ".trigger." not in path.name] == []
 
 
-def test_connection_form_and_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
-    """Airflow's API offers the connection type with its own fields, and its Test says who it is."""
+@pytest.mark.skipif(airflow_version.startswith("2."), reason="Airflow 2 makes the form itself, from the hook's widgets")
+def test_connection_form(real_airflow: AirflowStandalone) -> None:
+    """Airflow's API offers the connection type with its own fields."""
     forms = {form["connection_type"]: form for form in real_airflow.get_ui("/connections/hook_meta")}
 
     assert forms["oxen"]["hook_name"] == "Oxen"
     assert forms["oxen"]["standard_fields"]["login"]["hidden"] is True
     assert forms["oxen"]["standard_fields"]["password"]["title"] == "API key"
     assert set(forms["oxen"]["extra_fields"]) == {"timeout", "verify", "proxy", "max_connections"}
-    body = {"connection_id": "tried", "conn_type": "oxen", "host": hub.url, "password": hub.api_key}
+
+
+def test_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
+    """Airflow's Test of a connection says who it is; a port 0, which its pages send for none, is none."""
+    body = {"connection_id": "tried", "conn_type": "oxen", "host": hub.url, "port": 0, "password": hub.api_key}
     answer = real_airflow.post("/connections/test", body)
     assert answer == {"status": True, "message": f"Connected to {hub.url} as Ox <ox@example.com>"}
 

@@ -190,7 +190,7 @@ def test_evaluation_needs_id_and_status(document: dict[str, Any]) -> None:
 
 # Responses that carry none
 
-PASSWORD, NAMES = "connection's password field", "namespace, repo_name and evaluation_id"
+PASSWORD, NAMES = "connection's API key (its password field)", "namespace, repo_name and evaluation_id"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""
+``make test-matrix``: the tests on every supported Airflow, with the oldest and the newest of what else is needed.
+
+Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``. Unit and local-hub tests run in all of
+them, side by side; then those rows that say so run gates and the example DAGs in a real Airflow, one after the other.
+With ``--update``, the table in the README is written anew from what was counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- written by make test-matrix UPDATE=1 -->", "<!-- end of what make test-matrix writes -->"
+_FOLDER = ROOT / ".venv" / "matrix"
+#: How long the tests of one row may take, in seconds: many times what they do, so that only what hangs is ended.
+_LIMIT_SECONDS = 1200
+
+
+@dataclass
+class Row:
+    """One environment, and what came of it."""
+
+    airflow: str
+    python: str
+    #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows.
+    dependencies: str = "newest"
+    #: Whether a real Airflow runs here, too.
+    system: bool = False
+    #: What was installed, once it was.
+    installed: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    note: str = ""
+    failure: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.airflow}-py{self.python}-{self.dependencies}"
+
+    @property
+    def folder(self) -> Path:
+        return _FOLDER / self.name
+
+    @property
+    def interpreter(self) -> Path:
+        return self.folder / "bin" / "python"
+
+
+#: Each Airflow with the newest of everything, the oldest and the newest Airflow with the lowest that is allowed, and
+#: each Python at least once. Airflow 2.11 does not run on Python 3.13.
+MATRIX = [
+    Row("2.11", "3.11", "lowest"),
+    Row("2.11", "3.12", system=True),
+    Row("3.0", "3.11"),
+    Row("3.1", "3.12"),
+    Row("3.2", "3.13"),
+    Row("3.3", "3.11", "lowest"),
+    Row("3.3", "3.13", system=True),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
+    parser.add_argument("--update", action="store_true", help="write the table in the README anew")
+    parser.add_argument("--jobs", type=int, default=2, help="how many environments at a time (default: %(default)s)")
+    parser.add_argument("--only", default="", help="rows whose name has this in it, such as 2.11 or lowest")
+    options = parser.parse_args()
+    rows = [row for row in MATRIX if options.only in row.name]
+    if not rows or (options.update and rows != MATRIX):
+        parser.error("no row has that in its name" if not rows else "the table is written from all rows, not from some")
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(_install_and_test, rows))
+    for row in rows:
+        if row.system and not row.failure:
+            _test(row, "system", "tests/system/test_gates.py")
+    print(table(rows))
+    for row in rows:
+        if row.note:
+            print(f"{row.name}: {row.note}")
+    if failed := [row for row in rows if row.failure]:
+        for row in failed:
+            print(f"\n{row.name} failed.\n{row.failure}")
+        return 1
+    if options.update:
+        if notes := [row for row in rows if row.note]:
+            print(f"The README is left as it is, since a Python was missing: {notes[0].note}")
+            return 1
+        README.write_text(with_table(README.read_text(), table(rows)))
+    return 0
+
+
+def table(rows: list[Row]) -> str:
+    """Write what came of each row as a table in Markdown."""
+    lines = ["| Airflow | Python | dependencies | tests | in a real Airflow |", "|---|---|---|---|---|"]
+    for row in rows:
+        versions = (row.installed.get("apache-airflow", row.airflow), row.installed.get("python", row.python))
+        ends = [_words(row, kind) for kind in ("local", "system")]
+        lines.append(f"| {' | '.join([*versions, row.dependencies, *ends])} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, table: str) -> str:
+    """Put a table between the two markers of a text."""
+    new, count = re.subn(f"({re.escape(BEGIN)}\n).*?(\n{re.escape(END)})", rf"\g<1>{table}\g<2>", text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError("the text has not exactly one pair of markers for the table")
+    return new
+
+
+def _words(row: Row, kind: str) -> str:
+    if f"{kind} passed" not in row.counts:
+        return "failed" if row.failure and (kind == "local" or row.system) else ""
+    passed, skipped = (row.counts[f"{kind} {end}"] for end in ("passed", "skipped"))
+    failed = row.counts[f"{kind} failed"]
+    return f"{passed} passed" + (f", {skipped} skipped" if skipped else "") + (f", {failed} failed" if failed else "")
+
+
+def _install_and_test(row: Row) -> None:
+    try:
+        _install(row)
+    except subprocess.CalledProcessError as error:
+        row.failure = f"It could not be installed:\n{error.output}"
+    else:
+        _test(row, "local", "tests/unit", "tests/integration")
+
+
+def _install(row: Row) -> None:
+    python = _find_python(row.python)
+    if python is None:
+        row.note = f"no Python {row.python} on this machine; took {sys.version.split()[0]}"
+        python = sys.executable
+    _say(row, "installing")
+    _uv("venv", "--clear", "--python", python, row.folder)
+    _uv(
+        "pip", "install", "--python", row.interpreter, "--editable", ROOT, "--group", f"{ROOT}/pyproject.toml:test",
+        "--resolution", "lowest-direct" if row.dependencies == "lowest" else "highest",
+        f"apache-airflow=={row.airflow}.*",
+    )  # fmt: skip
+    listed = _uv("pip", "list", "--format", "freeze", "--python", row.interpreter)
+    row.installed = dict(line.split("==") for line in listed.splitlines() if "==" in line)
+    version = "import platform; print(platform.python_version())"
+    row.installed["python"] = subprocess.check_output([row.interpreter, "-c", version], text=True).strip()
+
+
+def _find_python(version: str) -> str | None:
+    """Find an interpreter: one that uv finds, or one of pyenv's that is not on the PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    for wanted in (version, *sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/python")), reverse=True)):
+        try:
+            return _uv("python", "find", "--no-project", "--no-python-downloads", wanted).strip()
+        except subprocess.CalledProcessError:
+            continue
+    return None
+
+
+def _test(row: Row, kind: str, *paths: str) -> None:
+    _say(row, f"testing ({kind})")
+    report = row.folder / f"{kind}.xml"
+    report.unlink(missing_ok=True)
+    began = time.monotonic()
+    command = [row.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}", *paths]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            timeout=_LIMIT_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        row.failure = f"Its tests did not end within {error.timeout:.0f} s."
+        return
+    if report.exists():
+        suite = next(ET.parse(report).getroot().iter("testsuite"))  # noqa: S314  # pytest's own
+        tests, failed, errors, skipped = (int(suite.get(n, 0)) for n in ("tests", "failures", "errors", "skipped"))
+        counts = {"passed": tests - failed - errors - skipped, "failed": failed + errors, "skipped": skipped}
+        row.counts |= {f"{kind} {end}": count for end, count in counts.items()}
+    if done.returncode:
+        row.failure = done.stdout[-20_000:]
+    _say(row, f"{_words(row, kind) or 'failed'} in {time.monotonic() - began:.0f} s")
+
+
+def _uv(*arguments: str | Path) -> str:
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    return subprocess.run(
+        [uv, "--quiet", *arguments] if arguments[:2] == ("pip", "install") else [uv, *arguments],
+        check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ).stdout  # fmt: skip
+
+
+def _say(row: Row, what: str) -> None:
+    print(f"{row.name}: {what}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
