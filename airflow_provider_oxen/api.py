@@ -164,13 +164,15 @@ def _read_plain(request: Request, response: Response, evaluation_id: str) -> Eva
 
     :return: None where the answer is anything else, which then has to be read with care.
     """
+    import msgspec
+
     body = response.body
     if response.status_code != 200 or request.secret.encode() in body:
         return None
     try:
         body.decode()  # the decoder does not check what it skips to be UTF-8
         answer = _plain_decoder().decode(body)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     head, status = answer.evaluation, answer.evaluation.status
     known = isinstance(status, str) and isinstance(read_status(status), EvaluationStatus)
