@@ -225,7 +225,7 @@ async def test_fifty_waits_cost_the_hub_what_two_would(oxen_hub: LocalHub) -> No
     ended = await asyncio.gather(*(wait(shared, 0.01 * number) for number in range(50)))
 
     assert oxen_hub.requests_for(shared) <= 2 * oxen_hub.requests_for(alone)
-    assert max(ended) - min(ended) < 0.2
+    assert max(ended) - min(ended) < 0.6  # two intervals, and what a busy machine adds
     assert not pool._clients
 
 

@@ -297,7 +297,7 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
 
     assert outcome == "completed"
     assert float(worst) < 0.25, result.stdout
-    assert float(heaviest) < 0.05, result.stdout
+    assert float(heaviest) < 0.1, result.stdout
     assert slow == "[]", result.stdout
 
 
