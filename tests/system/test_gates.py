@@ -262,6 +262,7 @@ def test_no_link_is_made_up(linked: dict, name: str) -> None:
     assert set(linked[name].values()) == {None}
 
 
+@pytest.mark.skipif(airflow_version.startswith("2."), reason="Airflow 2 begins and ends every task on a worker")
 def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowStandalone) -> None:
     """No worker started for the links' sake."""
     assert linked
