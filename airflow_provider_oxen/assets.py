@@ -124,7 +124,8 @@ def _check_host(uri: SplitResult) -> str:
     if not host:
         raise ValueError(f"Asset URI {uri.geturl()!r} names no host, such as hub.oxen.ai. Write {_FORM}")
     shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port}" if port else shown
+    # The port of https, said or not, is the same hub.
+    return f"{shown}:{port}" if port and port != 443 else shown
 
 
 def _read_path(path: str) -> list[str]:

@@ -33,7 +33,8 @@ _MAX_TIMEOUT_SECONDS = 3_600.0
 #: Beyond this, the limit on open files is met first.
 _MAX_CONNECTIONS = 1_000
 
-_SCHEMES = ("https", "http")
+#: What is spoken, and on which port where none is given.
+_SCHEMES = {"https": 443, "http": 80}
 _EXTRA_FIELDS = ("timeout", "verify", "proxy", "max_connections")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -44,7 +45,7 @@ class ClientConfig:
     What a transport needs to reach one hub. Equal configurations may share connections; others never do.
 
     :param conn_id: the Airflow connection it was read from, for messages.
-    :param base_url: scheme, host, port and path prefix, without a slash at the end.
+    :param base_url: scheme, host, port where it is not the scheme's own, and path prefix, without a slash at the end.
     :param api_key: the bearer key. Never shown.
     :param timeout_seconds: longest time one request may take from start to end, above 0.
     :param verify: whether the hub's certificate is checked; a text is the path of the CA file to check it against.
@@ -176,7 +177,8 @@ def _read_address(
         raise field_error("port", f"says {own_port}, but the host says {host_port}: leave one of them out")
     shown = f"[{name}]" if ":" in name else name
     chosen = host_port or own_port
-    return parts._replace(netloc=f"{shown}:{chosen}" if chosen else shown)
+    # The scheme's own port, said or not, is the same hub: lineage, links and assets are to name it alike.
+    return parts._replace(netloc=shown if chosen in (None, _SCHEMES[parts.scheme]) else f"{shown}:{chosen}")
 
 
 def _read_port(field_error: _FieldError, port: int | str | None) -> int | None:

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 #: The host whose repositories people open at ``www.oxen.ai``. Where other hubs show theirs is not known.
-_PUBLIC_HUBS = ("https://hub.oxen.ai", "https://hub.oxen.ai:443")
+_PUBLIC_HUB = "https://hub.oxen.ai"
 
 
 def describe_step(
@@ -117,7 +117,7 @@ def describe_duration(seconds: float) -> str:
 
 def repository_url(ref: EvaluationRef, hub: str | None) -> str | None:
     """Give the address at which a person finds the repository; None for a hub whose pages are not known."""
-    if hub not in _PUBLIC_HUBS:
+    if hub != _PUBLIC_HUB:
         return None
     from urllib.parse import quote
 

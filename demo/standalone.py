@@ -173,7 +173,7 @@ class AirflowStandalone:
             time.sleep(0.3)
         raise RuntimeError(f"Airflow did not read these DAGs in time: {', '.join(sorted(dag_ids))}")
 
-    def wait_for_run(self, dag_id: str, run_id: str, *, limit_seconds: float = 120.0) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, *, limit_seconds: float = 200.0) -> str:
         """Wait until a run has ended, and tell its state."""
         deadline = time.monotonic() + limit_seconds
         while (state := self.run_state(dag_id, run_id)) not in ("success", "failed"):

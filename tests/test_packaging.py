@@ -412,10 +412,13 @@ def test_no_tool_is_configured_twice() -> None:
 
 
 def test_readme_tells_the_facts_of_the_code() -> None:
-    """The connection's id and host in the README are the code's, and its DAG is the example's."""
+    """The connection's id and host in the README are the code's, it lists the modules, and its code is Python."""
     readme = (ROOT / "README.md").read_text()
+    info = get_provider_info()
 
     assert OxenHook.default_conn_name in readme
     assert DEFAULT_HOST in readme
+    for kind in ("hooks", "sensors", "triggers"):
+        assert f"`{info[kind][0]['python-modules'][0]}`" in readme
     for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL):
         compile(block, "README.md", "exec")

@@ -158,6 +158,13 @@ class OxenEvaluationSensor(BaseSensorOperator):
             if warning is not None:
                 _warn(warning)
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's own; what can never work is refused here, when the DAG is parsed, and not on the workers."""
+        if kwargs.get("accept") is not None:
+            _check_accept(kwargs["accept"], end_from_trigger=bool(kwargs.get("end_from_trigger")))
+        return super().partial(**kwargs)
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Look once; then wait, if there is something to wait for, in the way that was chosen."""
         from airflow.providers.common.compat.sdk import AirflowTaskTimeout

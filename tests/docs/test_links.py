@@ -64,6 +64,13 @@ def test_links_to_other_sites_are_to_known_hosts(page: Path) -> None:
     assert {host for _, host in found} <= HOSTS
 
 
+def test_every_picture_is_shown() -> None:
+    """The pictures that the browser's tests take are there for people: each is on a page."""
+    shown = {(page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith(".png")}
+
+    assert shown == set((ROOT / "docs/images").glob("*.png"))
+
+
 def test_readme_is_short() -> None:
     """The README is read to its end."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LIMIT

@@ -38,6 +38,7 @@ def make_outlet_events(outlets: list[Any]) -> Any:
         (URI, URI),
         ("OXEN://HUB.oxen.ai/ox/r/f.csv", "oxen://hub.oxen.ai/ox/r/f.csv"),
         ("oxen://localhost:8080/ox/r/f.csv/", "oxen://localhost:8080/ox/r/f.csv"),
+        ("oxen://hub.oxen.ai:443/ox/r/f.csv", "oxen://hub.oxen.ai/ox/r/f.csv"),
         ("oxen://[::1]:80/ox/r/f.csv", "oxen://[::1]:80/ox/r/f.csv"),
         ("oxen://h/ox/r/a b/%7E%c3%bc.csv?revision=a/b", "oxen://h/ox/r/a%20b/~%C3%BC.csv?revision=a%2Fb"),
     ],

@@ -372,6 +372,27 @@ def test_accept_cannot_be_combined_with_the_end_in_the_triggerer() -> None:
         OxenEvaluationSensor(**arguments, end_from_trigger=True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"accept": all_rows(), "end_from_trigger": True}, r"accept .* cannot be combined with end_from_trigger=True"),
+        ({"accept": "all_rows"}, "accept must be a callable"),
+    ],
+)
+def test_mapped_gate_refuses_accept_when_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
+    """A mapped gate is not made before it runs: what can never work is refused where its constants are given."""
+    with pytest.raises(ValueError, match=told):
+        OxenEvaluationSensor.partial(task_id="g", namespace="ox", repo_name="r", **arguments)
+
+
+def test_mapped_gate_takes_what_it_can() -> None:
+    """``accept`` alone, and the end in the triggerer alone, are passed on to the mapped gate."""
+    for arguments in ({"accept": all_rows()}, {"end_from_trigger": True}):
+        named = {"namespace": "ox", "repo_name": "r"} | arguments
+        mapped = OxenEvaluationSensor.partial(task_id="g", **named).expand(evaluation_id=["a", "b"])
+        assert named.items() <= mapped.partial_kwargs.items()
+
+
 def test_first_look_defers_only_if_there_is_something_to_wait_for(oxen_hub: LocalHub) -> None:
     """An evaluation that has ended costs one look and no deferral."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)

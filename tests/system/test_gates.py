@@ -216,7 +216,7 @@ def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -
             )
     real_airflow.trigger("gate_links", "links")
     found: dict[str, dict[str, Any]] = {}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(found) < len(expected):
         assert time.monotonic() < deadline, (found, real_airflow.task_instances("gate_links", "links"))
         for task in real_airflow.task_instances("gate_links", "links"):

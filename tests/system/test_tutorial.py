@@ -141,6 +141,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     build = [sys.executable, "-m", "build", "--wheel", "--installer", "uv", "--outdir", str(wheels), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     ports = AirflowStandalone(tmp_path, dags=tmp_path).env
+    cache = subprocess.check_output([Path(sys.executable).parent / "uv", "cache", "dir"], text=True).strip()
     return {
         **{
             name: value
@@ -151,6 +152,7 @@ def env(tmp_path: Path) -> dict[str, str]:
         "HOME": str(tmp_path),
         "PATH": f"{sys.base_prefix}/bin{os.pathsep}{os.environ['PATH']}",
         "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}",
+        "UV_CACHE_DIR": cache,  # found in HOME otherwise, which is a new one
         "UV_FIND_LINKS": str(wheels),
     }
 

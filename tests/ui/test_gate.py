@@ -73,9 +73,18 @@ def test_links_open_the_dataset_and_the_results_on_oxen(
     page.goto(runs[run])
     page.get_by_role("link", name="Details", exact=True).click()
 
-    expect(page.get_by_role("link", name="Source data on Oxen")).to_have_attribute("href", SOURCE)
-    expect(page.get_by_role("link", name="Results on Oxen")).to_have_attribute("href", RESULTS)
+    source = page.get_by_role("link", name="Source data on Oxen")
+    results = page.get_by_role("link", name="Results on Oxen")
+    expect(source).to_have_attribute("href", SOURCE)
+    expect(results).to_have_attribute("href", RESULTS)
     shoot(f"gate-links-{run}")
+    page.context.route("https://www.oxen.ai/**", lambda route: route.fulfill(body="a page of Oxen's"))
+    for link, address in ((source, SOURCE), (results, RESULTS)):
+        with page.expect_popup() as opened:
+            link.click()
+        expect(opened.value).to_have_url(address)
+        expect(opened.value.get_by_text("a page of Oxen's")).to_be_visible()
+        opened.value.close()
 
 
 def test_page_of_a_failed_gate_says_why(page: Page, runs: dict[str, str], shoot: Callable[[str], None]) -> None:

@@ -32,6 +32,10 @@ def _read(**fields: Any) -> ClientConfig:
         ("oxen.example", None, 8443, "https://oxen.example:8443"),
         ("oxen.example", None, "8443", "https://oxen.example:8443"),
         ("oxen.example", None, 0, "https://oxen.example"),
+        # The port that some Airflows ask for before they test a connection: the hub is the same.
+        (None, None, 443, "https://hub.oxen.ai"),
+        ("oxen.example:80", "http", None, "http://oxen.example"),
+        ("oxen.example", "http", 443, "http://oxen.example:443"),
         ("oxen.example:8443", None, 8443, "https://oxen.example:8443"),
         ("https://oxen.example", None, None, "https://oxen.example"),
         ("https://oxen.example/", "https", None, "https://oxen.example"),

@@ -353,8 +353,7 @@ def test_page_of_a_file_that_is_not_known(find: Any, path: Any, version: Any) ->
 
 
 def test_page_of_a_file_on_another_hub() -> None:
-    """Where other hubs show their files is not known; the public one may be given with its port."""
+    """Where other hubs show their files is not known."""
     assert _source("a.csv", "main", "https://dev.hub.oxen.ai") is None
     assert _source("a.csv", "main", None) is None
-    assert _source("a.csv", "main", "https://hub.oxen.ai:443") == f"{FILE}/main/a.csv"
     assert source_url(REF, _seen(), HUB) is None
