@@ -33,6 +33,7 @@ __all__ = ["OxenEvaluationSensor"]
 
 #: What can neither be a text nor become one, as the output of a task does.
 _NO_TEXT = (bool, bytes, dict, float, int, list, set, tuple)
+_DURATIONS = ("poke_interval", "max_wait", "retry_window", "timeout")
 
 
 class OxenEvaluationSensor(BaseSensorOperator):
@@ -114,10 +115,9 @@ class OxenEvaluationSensor(BaseSensorOperator):
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
-        read_seconds("poke_interval", poke_interval)
-        for name, duration in (("max_wait", max_wait), ("timeout", kwargs.get("timeout"))):
-            if duration is not None:
-                read_seconds(name, duration)
+        _check_durations(
+            poke_interval=poke_interval, max_wait=max_wait, retry_window=retry_window, timeout=kwargs.get("timeout")
+        )
         super().__init__(poke_interval=poke_interval, max_wait=max_wait, **kwargs)
         self.namespace = namespace
         self.repo_name = repo_name
@@ -130,8 +130,6 @@ class OxenEvaluationSensor(BaseSensorOperator):
         self._outcome: Outcome | None = None
         if accept is not None:
             _check_accept(accept, end_from_trigger=end_from_trigger)
-        if self.poke_interval <= 0:
-            raise ValueError("poke_interval must be above 0 seconds")
         # A mapped task is made anew on its worker, with rendered values: those are execute()'s to judge.
         if not getattr(self, "_BaseOperator__from_mapped", False):
             self._check_literals()
@@ -163,6 +161,7 @@ class OxenEvaluationSensor(BaseSensorOperator):
         """As Airflow's own; what can never work is refused here, when the DAG is parsed, and not on the workers."""
         if kwargs.get("accept") is not None:
             _check_accept(kwargs["accept"], end_from_trigger=bool(kwargs.get("end_from_trigger")))
+        _check_durations(**{name: kwargs[name] for name in _DURATIONS if name in kwargs})
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -399,6 +398,14 @@ def _check_accept(accept: Condition | Sequence[Condition], *, end_from_trigger: 
             "accept is called on a worker, so it cannot be combined with end_from_trigger=True: leave one of them out. "
             "start_from_trigger=True may stay: the gate then takes a worker at its end alone"
         )
+
+
+def _check_durations(**durations: Any) -> None:
+    for name, duration in durations.items():
+        if duration is None and name in ("max_wait", "timeout"):
+            continue
+        if read_seconds(name, duration) == 0 and name == "poke_interval":
+            raise ValueError("poke_interval must be above 0 seconds")
 
 
 def _warn(message: str) -> None:

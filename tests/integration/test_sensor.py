@@ -505,9 +505,11 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
     ],
 )
 def test_bad_duration_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
-    """A duration that makes no sense is refused as the sensor is made, with its name."""
+    """A duration that makes no sense is refused as the sensor is made, with its name; a mapped one's as well."""
     with pytest.raises((ValueError, AirflowException), match=argument):
         OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **{argument: value})
+    with pytest.raises(ValueError, match=argument):
+        OxenEvaluationSensor.partial(task_id="g", namespace="ox", repo_name="r", **{argument: value})
 
 
 def test_connection_without_a_name_is_refused_when_the_dag_is_parsed() -> None:
