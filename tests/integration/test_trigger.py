@@ -254,7 +254,7 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
     """
     oxen_hub.add_evaluation("watched", seconds=1.0, faults=(Fault(Delay(0.5), first=2, count=1),))
     program = textwrap.dedent("""
-        import asyncio, logging, time
+        import asyncio, gc, logging, time
         from airflow.hooks.base import BaseHook  # Airflow's own first look-up imports much of Airflow
         from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
         BaseHook.get_connection("oxen_default")
@@ -267,6 +267,7 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
                 began = time.perf_counter()
                 await asyncio.sleep(0.005)
                 worst = max(worst, time.perf_counter() - began - 0.005)
+        gc.disable()  # what falls due in a step is not that step's
         heaviest = 0.0
         run_step = asyncio.Handle._run
         def weighed(handle):
@@ -297,7 +298,7 @@ def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
 
     assert outcome == "completed"
     assert float(worst) < 0.25, result.stdout
-    assert float(heaviest) < 0.1, result.stdout
+    assert float(heaviest) < 0.05, result.stdout
     assert slow == "[]", result.stdout
 
 
