@@ -8,7 +8,9 @@ leaves it when it ends. The first to come opens an aiohttp session, the others u
 closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of waits. A client is shared
 only by waits of the same event loop (aiohttp's sessions are bound to theirs) and of equal configuration (host, key, TLS
 settings): a rotated key makes a new one. Requests beyond ``max_connections`` stand in line, first come, first served;
-the time a request may take does not run before its turn, so that a crowd makes looks late and not failures.
+the time a request may take does not run before its turn, so that a crowd makes looks late and not failures. Only where
+the hub has answered nobody for as long as a request may take, those who stood in line all that time fail with the
+others: a hub that hangs must not hold them there, one after the other, past their deadlines.
 
 *Looks at the same evaluation* go through one :class:`SharedEvaluation`. Who looks says how old an answer may be: a wait
 takes one that is at most half as old as the sleep it comes from, and reckons its next sleep from the answer's time. So
@@ -53,7 +55,7 @@ from airflow_provider_oxen.api import (
 )
 from airflow_provider_oxen.client import async_session, read_url, send_async
 from airflow_provider_oxen.config import ClientConfig
-from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenTransientError
+from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenTransientError, OxenUnreachableError
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class SharedClient:
         self._opening = asyncio.Lock()
         self._opened: AbstractAsyncContextManager[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._answered_at_monotonic = 0.0
         self._quiet_from_monotonic = 0.0
         self._quiet_until_monotonic = 0.0
         self._limits_in_a_row = 0
@@ -138,12 +141,20 @@ class SharedClient:
 
         :param url: where a caller keeps it, the request's address as :func:`read_url` gives it.
         :param read: turns the response into what was asked for, or raises an :class:`OxenRequestError`.
-        :raises OxenRequestError: what ``read`` raises; or no response came; or the hub asked for a pause that is
-            not over.
+        :raises OxenRequestError: what ``read`` raises; or no response came, to this or to any before it in line; or the
+            hub asked for a pause that is not over.
         """
         session = self._session or await self._open()
+        stands_since = time.monotonic()
         async with self._turns:
             sent_at = time.monotonic()
+            silent_for = sent_at - max(stands_since, self._answered_at_monotonic)
+            if silent_for >= self.config.timeout_seconds:
+                raise OxenUnreachableError(
+                    f"not sent: it stood in line, and the hub answered nobody for {silent_for:.0f} s "
+                    f"({self.config.base_url})",
+                    request=str(request),
+                )
             quiet_for = self._quiet_until_monotonic - sent_at
             if quiet_for > 0:
                 raise OxenRateLimitError(
@@ -156,6 +167,7 @@ class SharedClient:
                 response = await send_async(session, self.config, request, url)
             finally:
                 self.requests -= 1
+            self._answered_at_monotonic = time.monotonic()
         try:
             answer = read(response)
         except OxenRateLimitError as error:
