@@ -223,7 +223,7 @@ class SharedEvaluation:
         self._url: yarl.URL | None = None
         self._last: Look | None = None
         self._joined: list[asyncio.Future[Look | None]] | None = None  # None: no request is under way
-        self._asleep: list[asyncio.Future[None]] = []
+        self._asleep: set[asyncio.Future[None]] = set()  # thousands may sleep here, and wake in any order
 
     async def look(self, max_age: float) -> Look:
         """
@@ -246,7 +246,7 @@ class SharedEvaluation:
     async def sleep(self, seconds: float) -> None:
         """Sleep, until the evaluation is seen to have ended at the latest."""
         alarm = self._client.alarms.set(seconds)
-        self._asleep.append(alarm)
+        self._asleep.add(alarm)
         try:
             await alarm
         finally:
