@@ -14,8 +14,8 @@ others: a hub that hangs must not hold them there, one after the other, past the
 
 *Looks at the same evaluation* go through one :class:`SharedEvaluation`. Who looks says how old an answer may be: a wait
 takes one that is at most half as old as the sleep it comes from, and reckons its next sleep from the answer's time. So
-it never knows less than if it were alone, and the hub is asked at most twice as often as by the one of them that sleeps
-least: as much as two waits cost. A request under way is joined. Its failure is that of all who joined, each of which
+what it knows is never older than that sleep, as if it were alone, and the hub is asked at most twice as often as by the
+one of them that sleeps least: as much as two waits cost. A request under way is joined. Its failure is that of all who joined, each of which
 counts it as its own; where its owner is cancelled, one of the others asks instead. The answer that the evaluation has
 ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
 
