@@ -15,9 +15,9 @@ others: a hub that hangs must not hold them there, one after the other, past the
 *Looks at the same evaluation* go through one :class:`SharedEvaluation`. Who looks says how old an answer may be: a wait
 takes one that is at most half as old as the sleep it comes from, and reckons its next sleep from the answer's time. So
 what it knows is never older than that sleep, as if it were alone, and the hub is asked at most twice as often as by the
-one of them that sleeps least: as much as two waits cost. A request under way is joined. Its failure is that of all who joined, each of which
-counts it as its own; where its owner is cancelled, one of the others asks instead. The answer that the evaluation has
-ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
+one of them that sleeps least: as much as two waits cost. A request under way is joined. Its failure is that of all who
+joined, each of which counts it as its own; where its owner is cancelled, one of the others asks instead. The answer
+that the evaluation has ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
 
 A fresh wait may take an answer, too, that is at most half of its shortest sleep old. It cannot mistake an earlier run
 for its own, for a run's id is its own; and a refusal is kept for nobody, since a person may have mended its cause.
