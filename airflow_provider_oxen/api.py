@@ -196,7 +196,7 @@ def _decode_document(body: bytes, secret: str) -> Mapping[str, Any]:
 
     try:
         document: Mapping[str, Any] = msgspec.json.decode(body)["evaluation"]
-    except RecursionError:  # nested as deep as the stack, which nothing of the contract is
+    except (RecursionError, msgspec.MsgspecError):  # nested as deep as the stack, or a number of no size: passed unread
         return {}
     # Without escapes, the key would have been seen in the bytes.
     return _strike(Document(document), secret) if b"\\" in body else document

@@ -26,7 +26,8 @@ making shortens the time left by as much as the last batch took, no more. A stal
 estimate nor lets it run down to nothing.
 
 *Jitter* shortens a sleep by up to a quarter, which parts waits for good within a few minutes. The first sleep is drawn
-from one to two ``poke_interval``, so that waits that began in the same second part at once. Where ``max_wait`` is
+from one to two ``poke_interval``, so that waits that began in the same second part at once. A sleep that would be far
+longer than ``max_wait`` has none: waits that far from their end stay as they parted before. Where ``max_wait`` is
 ``poke_interval`` there is no room for either.
 
 What else was tried, and by how much it lost, is in ``docs/poll-schedule.md``; ``benchmarks/poll_schedule.py`` measures.
@@ -57,8 +58,7 @@ _QUEUED = 2.0
 #: A commit's share. At a ``poke_interval`` of 5 s it is looked at every 5 s for 8 minutes, every 10 s after half an
 #: hour: most commits end before, and one that hangs does not cost what a fixed interval would.
 _FINISHING = 0.1
-#: Most that jitter takes off a sleep, as a share. A thousand waits at a ``max_wait`` of 60 s spread over all of it in
-#: about ten sleeps; more would cost looks.
+#: Most that jitter takes off a sleep, as a share, before the sleep is kept to ``max_wait``; more would cost looks.
 _JITTER = 0.25
 #: Shortest time a movement can take, in seconds, so that a clock set back makes no speed infinite.
 _SHORTEST_MOVEMENT = 0.001

@@ -8,14 +8,16 @@ leaves it when it ends. The first to come opens an aiohttp session, the others u
 closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of waits. A client is shared
 only by waits of the same event loop (aiohttp's sessions are bound to theirs) and of equal configuration (host, key, TLS
 settings): a rotated key makes a new one. Requests beyond ``max_connections`` stand in line, first come, first served;
-the time a request may take does not run before its turn, so that a crowd makes looks late and not failures.
+the time a request may take does not run before its turn, so that a crowd makes looks late and not failures. Only where
+the hub has answered nobody for as long as a request may take, those who stood in line all that time fail with the
+others: a hub that hangs must not hold them there, one after the other, past their deadlines.
 
 *Looks at the same evaluation* go through one :class:`SharedEvaluation`. Who looks says how old an answer may be: a wait
 takes one that is at most half as old as the sleep it comes from, and reckons its next sleep from the answer's time. So
-it never knows less than if it were alone, and the hub is asked at most twice as often as by the one of them that sleeps
-least: as much as two waits cost. A request under way is joined. Its failure is that of all who joined, each of which
-counts it as its own; where its owner is cancelled, one of the others asks instead. The answer that the evaluation has
-ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
+what it knows is never older than that sleep, as if it were alone, and the hub is asked at most twice as often as by the
+one of them that sleeps least: as much as two waits cost. A request under way is joined. Its failure is that of all who
+joined, each of which counts it as its own; where its owner is cancelled, one of the others asks instead. The answer
+that the evaluation has ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
 
 A fresh wait may take an answer, too, that is at most half of its shortest sleep old. It cannot mistake an earlier run
 for its own, for a run's id is its own; and a refusal is kept for nobody, since a person may have mended its cause.
@@ -53,7 +55,7 @@ from airflow_provider_oxen.api import (
 )
 from airflow_provider_oxen.client import async_session, read_url, send_async
 from airflow_provider_oxen.config import ClientConfig
-from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenTransientError
+from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenTransientError, OxenUnreachableError
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class SharedClient:
         self._opening = asyncio.Lock()
         self._opened: AbstractAsyncContextManager[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._answered_at_monotonic = 0.0
         self._quiet_from_monotonic = 0.0
         self._quiet_until_monotonic = 0.0
         self._limits_in_a_row = 0
@@ -138,12 +141,20 @@ class SharedClient:
 
         :param url: where a caller keeps it, the request's address as :func:`read_url` gives it.
         :param read: turns the response into what was asked for, or raises an :class:`OxenRequestError`.
-        :raises OxenRequestError: what ``read`` raises; or no response came; or the hub asked for a pause that is
-            not over.
+        :raises OxenRequestError: what ``read`` raises; or no response came, to this or to any before it in line; or the
+            hub asked for a pause that is not over.
         """
         session = self._session or await self._open()
+        stands_since = time.monotonic()
         async with self._turns:
             sent_at = time.monotonic()
+            silent_for = sent_at - max(stands_since, self._answered_at_monotonic)
+            if silent_for >= self.config.timeout_seconds:
+                raise OxenUnreachableError(
+                    f"not sent: it stood in line, and the hub answered nobody for {silent_for:.0f} s "
+                    f"({self.config.base_url})",
+                    request=str(request),
+                )
             quiet_for = self._quiet_until_monotonic - sent_at
             if quiet_for > 0:
                 raise OxenRateLimitError(
@@ -156,6 +167,7 @@ class SharedClient:
                 response = await send_async(session, self.config, request, url)
             finally:
                 self.requests -= 1
+            self._answered_at_monotonic = time.monotonic()
         try:
             answer = read(response)
         except OxenRateLimitError as error:
@@ -211,7 +223,7 @@ class SharedEvaluation:
         self._url: yarl.URL | None = None
         self._last: Look | None = None
         self._joined: list[asyncio.Future[Look | None]] | None = None  # None: no request is under way
-        self._asleep: list[asyncio.Future[None]] = []
+        self._asleep: set[asyncio.Future[None]] = set()  # thousands may sleep here, and wake in any order
 
     async def look(self, max_age: float) -> Look:
         """
@@ -234,7 +246,7 @@ class SharedEvaluation:
     async def sleep(self, seconds: float) -> None:
         """Sleep, until the evaluation is seen to have ended at the latest."""
         alarm = self._client.alarms.set(seconds)
-        self._asleep.append(alarm)
+        self._asleep.add(alarm)
         try:
             await alarm
         finally:

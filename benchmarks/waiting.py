@@ -200,18 +200,20 @@ class _Commands:
             _end(loop, tasks, context)
 
     def scale(  # noqa: PLR0915  # one course of events
-        self, *, url: str, waits: int, interval: float, ending: int, settle: float
+        self, *, url: str, waits: int, interval: float, ending: int, settle: float, stretches: int
     ) -> Iterator[Any]:
         """
         Begin so many waits as a triggerer does that has just started, and watch the event loop.
 
         Yields what the start did, once ``settle`` seconds are over; then the event loop's lag over one interval; then
-        the CPU of the next, in which nothing watches the loop, since that costs as much as a hundred polls a second;
-        then, for each evaluation that ended, how long after its end that was seen.
+        the CPU of each of the next ``stretches`` intervals, in which nothing watches the loop, since that costs as much
+        as a hundred polls a second; then, for each evaluation that ended, how long after its end that was seen.
         """
         loop = asyncio.new_event_loop()
         tasks: list[asyncio.Task[Any]] = []
         delays: list[float] = []
+        full = _FullCollections()
+        gc.callbacks.append(full.see)
         gc.collect()
         try:
             context = _oxen(url, interval)
@@ -254,23 +256,45 @@ class _Commands:
             loop.run_until_complete(asyncio.sleep(interval))
             watch.cancel()
             loop.run_until_complete(asyncio.wait([watch]))
-            began, cpu = time.monotonic(), time.process_time()
-            yield {"lag_ms": _percentiles(lags.seen)}
-            loop.run_until_complete(asyncio.sleep(interval))
-            cpu, took = time.process_time() - cpu, time.monotonic() - began
-            grown = _resident() - resident
-            yield {
-                "cpu_seconds": cpu,
-                "wall_seconds": took,
-                "bytes_a_wait": grown / waits,
-            }
+            told: dict[str, Any] = {"lag_ms": _percentiles(lags.seen)}
+            for _ in range(stretches):
+                full.seen = []
+                began, cpu = time.monotonic(), time.process_time()
+                yield told
+                loop.run_until_complete(asyncio.sleep(interval))
+                cpu, took = time.process_time() - cpu, time.monotonic() - began
+                grown = _resident() - resident
+                told = {
+                    "cpu_seconds": cpu,
+                    "wall_seconds": took,
+                    "full_collections": full.seen,
+                    "bytes_a_wait": grown / waits,
+                }
+            yield told
             give_up_at = time.monotonic() + 2 * interval + 5
             while len(delays) < ending and time.monotonic() < give_up_at:
                 loop.run_until_complete(asyncio.sleep(0.05))
             failed = [repr(task.exception()) for task in tasks if task.done() and task.exception()]
             yield {"delays": sorted(delays), "failed": failed[:3], "ended": sum(task.done() for task in tasks)}
         finally:
+            gc.callbacks.remove(full.see)
             _end(loop, tasks, context)
+
+
+class _FullCollections:
+    """What each full collection of the interpreter's garbage collector took of the CPU, in seconds."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+        self._began = 0.0
+
+    def see(self, phase: str, about: dict[str, int]) -> None:
+        if about["generation"] < 2:
+            return
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.seen.append(time.thread_time() - self._began)
 
 
 class _Lags:

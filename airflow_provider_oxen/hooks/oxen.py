@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -265,9 +265,9 @@ class OxenAsyncClient:
             return Look(error, time.monotonic())
         return look
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep between two looks, no longer than until another wait sees that the evaluation has ended."""
-        await (self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds))
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        """Sleep between two looks, no longer than until another wait sees that the evaluation has ended. To await."""
+        return self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds)
 
     async def _share(self, ref: EvaluationRef) -> SharedEvaluation:
         shared = self._shared or await self._connect()

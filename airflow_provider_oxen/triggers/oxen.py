@@ -142,10 +142,12 @@ class OxenEvaluationTrigger(BaseTrigger):
                     break
                 if line := report.describe_step(ref, before, wait, step, seen):
                     self.log.log(*line)
-                del before, seen  # what was seen before the last look is not kept through the sleep
                 # Reckoned from the answer's time, an answer to another wait for the same evaluation makes none late.
-                await client.sleep(at + step.seconds - time.monotonic())
+                sleep = client.sleep(at + step.seconds - time.monotonic())
                 max_age = step.seconds / 2
+                # What is kept through the sleep takes memory, and the garbage collector's time at each look.
+                del before, seen, step, line
+                await sleep
         completed = outcome.reason is OutcomeReason.COMPLETED
         (self.log.info if completed else self.log.error)("%s", report.describe_outcome(ref, outcome))
         if completed and self.end_from_trigger and await workerless.end_here(self, outcome.to_event()["evaluation"]):

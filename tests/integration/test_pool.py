@@ -11,7 +11,13 @@ import pytest
 import trustme
 
 from airflow_provider_oxen import pool
-from airflow_provider_oxen.exceptions import OxenConfigError, OxenNotFoundError, OxenRateLimitError, OxenServerError
+from airflow_provider_oxen.exceptions import (
+    OxenConfigError,
+    OxenNotFoundError,
+    OxenRateLimitError,
+    OxenServerError,
+    OxenUnreachableError,
+)
 from airflow_provider_oxen.hooks.oxen import OxenAsyncClient, OxenHook
 from airflow_provider_oxen.models import Evaluation, EvaluationRef
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
@@ -114,6 +120,19 @@ async def test_requests_stand_in_line_without_running_out_of_time(
     assert [evaluation.id for evaluation in evaluations] == [ref.evaluation_id for ref in refs]
     assert time.monotonic() - began > 2.4
     assert oxen_hub.connections_opened == 1
+
+
+async def test_hub_that_hangs_holds_nobody_in_line(oxen_hub: LocalHub, set_connection: Callable[..., None]) -> None:
+    """Requests that stood in line as long as one may take, while the hub answered none, fail without being sent."""
+    set_connection(extra={"max_connections": 1, "timeout": 0.5})
+    refs = [EvaluationRef("ox", "r", oxen_hub.add_evaluation(faults=(Fault(Delay(50)),))) for _ in range(8)]
+
+    async with OxenHook().get_async_conn() as client:
+        results = await asyncio.gather(*(client.get_evaluation(ref) for ref in refs), return_exceptions=True)
+
+    assert [type(result) for result in results] == [OxenUnreachableError] * 8
+    assert sum("answered nobody" in str(result) for result in results) >= 6
+    assert len(oxen_hub.requests) <= 2
 
 
 async def test_cancelled_wait_leaves_nothing_open(oxen_hub: LocalHub) -> None:

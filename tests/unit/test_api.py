@@ -488,6 +488,17 @@ def test_nested_nonsense_is_survived(depth: int) -> None:
         assert depth > 400
 
 
+@pytest.mark.parametrize("number", ["1e999", "1" * 400 + ".0", "-" + "1" * 5_000])
+def test_number_that_cannot_be_read_breaks_no_wait(number: str) -> None:
+    """A number of no size in a field that nobody reads leaves status and progress as they are, and raises nothing."""
+    body = f'{{"evaluation": {{"id": "{ID}", "status": "completed", "credits_used": {number}}}}}'
+
+    evaluation = _read(200, body.encode())
+
+    assert evaluation.to_dict()["status"] == "completed"
+    assert evaluation.credits_used is None
+
+
 def test_stored_evaluation_holds_no_key() -> None:
     """An evaluation that somebody pickles takes no key along, not even one it was never asked to strike out."""
     assert KEY.encode() not in pickle.dumps(_read())
