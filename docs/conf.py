@@ -47,7 +47,7 @@ def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict
 
     :param results: what it wrote to ``benchmarks/results.json``; empty before the first run.
     :param plots: for each section, the plots it draws in this folder.
-    :return: texts by name: ``about``, and each section.
+    :return: texts by name: ``about``, each section, and ``loads``, what one process did under each.
     """
     texts = {"about": "*Nothing has been measured yet: `make bench` does.*"}
     if about := results.get("about"):
@@ -69,7 +69,31 @@ def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict
         )
         drawn = [f"\n![{name}]({name}.svg)" for name in names if (_HERE / f"{name}.svg").exists()]
         texts[section] = "\n".join([*table, *drawn])
+    loads = results.get("sections", {}).get("scale", {}).get("loads", [])
+    texts["loads"] = "\n".join([_LOADS_HEAD, *map(_load, loads)]) if loads else "*Not measured yet.*"
     return texts
+
+
+_LOADS_HEAD = (
+    "| waits | each polling every | polls/s, of those wanted | of one core | lag p99 | longest lag, in the start "
+    "| longest gap | end seen, at the latest | memory a wait |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def _load(load: dict[str, Any]) -> str:
+    interval = load["interval"]
+    cells = (
+        f"{load['waits']:,}",
+        f"{interval:g} s",
+        f"{load['polls_a_second']:,.0f} of {load['polls_a_second_wanted']:,.0f}",
+        f"{load['busy']:.0%}",
+        f"{_number(load['lag_ms']['p99'])} ms",
+        f"{_number(load['lag_ms']['most'])} ms, {_number(load['start_lag_ms']['most'])} ms",
+        f"{interval + load['worst_gap_over']:.1f} s",
+        f"{interval + load['worst_delay_over']:.1f} s",
+        f"{load['bytes_a_wait'] / 1000:.1f} KB",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:

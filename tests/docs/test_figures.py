@@ -40,3 +40,25 @@ def test_what_was_not_measured_is_said(measured: Callable[..., dict[str, str]]) 
 
     assert "Nothing has been measured yet" in texts["about"]
     assert "Not measured yet" in texts["cost"]
+
+
+def test_loads_are_told_row_by_row(measured: Callable[..., dict[str, str]]) -> None:
+    """The page on scaling has a row for each load, with seconds counted from zero and not from the interval."""
+    load = {
+        "waits": 10_000, "interval": 10.0, "polls_a_second": 994.6, "polls_a_second_wanted": 1000.0, "busy": 0.1503,
+        "lag_ms": {"p99": 3.4847, "most": 355.31}, "start_lag_ms": {"p99": 3.6, "most": 304.56},
+        "worst_gap_over": 0.52886, "worst_delay_over": -1.6669, "bytes_a_wait": 8216.6,
+    }  # fmt: skip
+
+    text = measured({"sections": {"scale": {"loads": [load]}}}, {})["loads"]
+
+    assert "| 10,000 | 10 s | 995 of 1,000 | 15% | 3.48 ms | 355 ms, 305 ms | 10.5 s | 8.3 s | 8.2 KB |" in text
+
+
+def test_pages_have_been_given_figures() -> None:
+    """The results of a full run are kept, with all sections that the pages show, and their plots."""
+    shown = runpy.run_path(str(ROOT / "docs/conf.py"))["myst_substitutions"]
+
+    assert [name for name, text in shown.items() if "measured yet" in text] == []
+    plots = {name: shown[name].count(".svg)") for name in ("cost", "scale", "parsing", "end_to_end")}
+    assert plots == {"cost": 3, "scale": 1, "parsing": 1, "end_to_end": 1}
