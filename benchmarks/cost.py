@@ -12,10 +12,7 @@ counted in it. *Memory a wait* is what its resident memory grows by from the fir
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +20,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks import answering, waiting
+from benchmarks.section import Target, command_line
 
-__all__ = ["main", "measure_cpu", "measure_memory", "run", "sum_up"]
+__all__ = ["measure_cpu", "measure_memory", "run", "sum_up"]
 
 _WAITS = 400
 _PEERS = ("dbt", "http")
@@ -153,12 +151,12 @@ def sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int = _WAITS) 
                 }
     ours, dbt = memory["oxen"]["bytes_a_wait"], memory["dbt"]["bytes_a_wait"]
     targets = [
-        _target("CPU a poll, of a bare loop's", 1.25, ratios["plain: oxen / bare"]["median"]),
-        _target("CPU a poll, of the cheaper peer's", 0.4, ratios["plain: oxen / cheaper_peer"]["median"]),
-        _target("CPU a poll over TLS, of the cheaper peer's", 0.25, ratios["tls: oxen / cheaper_peer"]["median"]),
-        _target("memory a wait, KB", 12.0, ours / 1_000),
-        _target("memory a wait, of dbt Cloud's", 1.0, ours / dbt),
-        _target(
+        Target("CPU a poll, of a bare loop's", 1.25, ratios["plain: oxen / bare"]["median"]),
+        Target("CPU a poll, of the cheaper peer's", 0.4, ratios["plain: oxen / cheaper_peer"]["median"]),
+        Target("CPU a poll over TLS, of the cheaper peer's", 0.25, ratios["tls: oxen / cheaper_peer"]["median"]),
+        Target("memory a wait, KB", 12.0, ours / 1_000),
+        Target("memory a wait, of dbt Cloud's", 1.0, ours / dbt),
+        Target(
             "connections for all waits",
             20,
             max(number for way in summary.values() for number in way["oxen"]["connections"]),
@@ -171,12 +169,8 @@ def sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int = _WAITS) 
         "cpu": summary,
         "ratios": ratios,
         "memory": memory,
-        "targets": targets,
+        "targets": [target.plain() for target in targets],
     }
-
-
-def _target(name: str, limit: float, value: float) -> dict[str, Any]:
-    return {"name": name, "limit": limit, "value": value, "holds": value <= limit}
 
 
 def _slope(told: list[list[int]]) -> float:
@@ -217,28 +211,15 @@ def _make_certificate(folder: Path) -> Path:
     return path
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="What a wait costs, beside a bare loop and Airflow's own providers.")
-    parser.add_argument("--short", action="store_true", help="only see that it still runs")
-    parser.add_argument("--json", type=Path, help="file to write all numbers to")
-    options = parser.parse_args()
-    began = time.monotonic()
-    result = run(short=options.short, report=lambda line: print(line, flush=True))
-    for way, subjects in result["cpu"].items():
+def _table(results: dict[str, Any], line: Callable[[str], None]) -> None:
+    for way, subjects in results["cpu"].items():
         for name, told in subjects.items():
-            print(f"{way:6} {name:12} {told['median']:.3f} ms ({told['least']:.3f} to {told['most']:.3f})")
-    for name, told in result["ratios"].items():
-        print(f"{name:32} {told['median']:.3f} ({told['least']:.3f} to {told['most']:.3f})")
-    for name, told in result["memory"].items():
-        print(f"memory {name:12} {told['bytes_a_wait'] / 1000:.1f} KB a wait")
-    for target in result["targets"]:
-        word = "holds" if target["holds"] else "FAILS"
-        print(f"{word:6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
-    print(f"took {time.monotonic() - began:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+            line(f"{way:6} {name:12} {told['median']:.3f} ms ({told['least']:.3f} to {told['most']:.3f})")
+    for name, told in results["ratios"].items():
+        line(f"{name:32} {told['median']:.3f} ({told['least']:.3f} to {told['most']:.3f})")
+    for name, told in results["memory"].items():
+        line(f"memory {name:12} {told['bytes_a_wait'] / 1000:.1f} KB a wait")
 
 
 if __name__ == "__main__":
-    main()
+    command_line(run, _table, description=__doc__)

@@ -17,18 +17,15 @@ one evaluation, as the server sees it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks import answering, waiting
+from benchmarks.section import Target, command_line
 
-__all__ = ["main", "run"]
+__all__ = ["run"]
 
 #: Waits and their interval in seconds. The first three are the targets'; with the others, one triggerer is driven to
 #: where it stops keeping up, with shorter intervals standing for more waits.
@@ -57,15 +54,15 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     held = loads[:_HELD]
     costs = [load["ms_a_poll"] for load in held]
     targets = [
-        _target("event loop's p99 lag, ms", _MOST_LAG_MS, max(load["lag_ms"]["p99"] for load in held)),
-        _target("its p99 lag during the start, ms", _MOST_LAG_MS, max(load["start_lag_ms"]["p99"] for load in held)),
-        _target("CPU a poll, full collections apart, of that of the fewest waits", 1.2, max(costs) / costs[0]),
-        _target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
-        _target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
-        _target("waits polled only once", 0, max(load["polled_once_only"] for load in held)),
-        _target("ends not seen", 0, max(_ENDING - load["ends_seen"] for load in held)),
+        Target("event loop's p99 lag, ms", _MOST_LAG_MS, max(load["lag_ms"]["p99"] for load in held)),
+        Target("its p99 lag during the start, ms", _MOST_LAG_MS, max(load["start_lag_ms"]["p99"] for load in held)),
+        Target("CPU a poll, full collections apart, of that of the fewest waits", 1.2, max(costs) / costs[0]),
+        Target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
+        Target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
+        Target("waits polled only once", 0, max(load["polled_once_only"] for load in held)),
+        Target("ends not seen", 0, max(_ENDING - load["ends_seen"] for load in held)),
     ]
-    return {"loads": loads, "targets": targets}
+    return {"loads": loads, "targets": [target.plain() for target in targets]}
 
 
 def _measure(waits: int, interval: float, stretches: int, report: Callable[[str], None]) -> dict[str, Any]:
@@ -130,25 +127,5 @@ def _measure(waits: int, interval: float, stretches: int, report: Callable[[str]
     return load
 
 
-def _target(name: str, limit: float, value: float) -> dict[str, Any]:
-    return {"name": name, "limit": limit, "value": value, "holds": value <= limit}
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="How many waits one triggerer process carries.")
-    parser.add_argument("--short", action="store_true", help="only see that it still runs")
-    parser.add_argument("--json", type=Path, help="file to write all numbers to")
-    options = parser.parse_args()
-    began = time.monotonic()
-    result = run(short=options.short, report=lambda line: print(line, flush=True))
-    for target in result["targets"]:
-        word = "holds" if target["holds"] else "FAILS"
-        print(f"{word:6} {target['name']}: {target['value']:.3f} (limit {target['limit']})")
-    print(f"took {time.monotonic() - began:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(run, lambda *_: None, description=__doc__)  # the report has said it all, load by load
