@@ -1,8 +1,8 @@
 """
 From the fields of an Airflow connection to one validated configuration.
 
-Plain values in, a frozen value out: this module knows nothing of Airflow, so that every way a connection can be wrong
-is tested without one. The first thing found wrong is raised as an :class:`OxenConfigError` that names the connection
+Plain values in, a frozen value out: this module knows nothing of Airflow, so that every way in which a connection can
+be wrong is tested without one. The first error found is raised as an :class:`OxenConfigError` that names the connection
 and the field, and never the API key.
 """
 
@@ -19,21 +19,21 @@ from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_oxen.exceptions import OxenConfigError
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_MAX_CONNECTIONS", "DEFAULT_TIMEOUT_SECONDS", "ClientConfig", "read_config"]
+__all__ = ["DEFAULT_HOST", "DEFAULT_MAX_CONNECTIONS", "DEFAULT_TIMEOUT_SECONDS", "ClientConfig", "parse_config"]
 
 #: The vendor's production host.
 DEFAULT_HOST = "hub.oxen.ai"
-#: A look is one small answer: a hub that has not given it in this time is better asked again.
+#: A poll has one small response. A hub that has not sent it in this time is better asked again.
 DEFAULT_TIMEOUT_SECONDS = 30.0
-#: Enough for thousands of waits (a look takes milliseconds), few enough for a triggerer's open-file limit.
+#: Enough for thousands of waits (a poll takes milliseconds), few enough for a triggerer's open-file limit.
 DEFAULT_MAX_CONNECTIONS = 20
 
-#: A request of a status that takes an hour is a slip of the pen (milliseconds, say).
+#: A request for a status that takes an hour is a typing error (milliseconds, for instance).
 _MAX_TIMEOUT_SECONDS = 3_600.0
-#: Beyond this, the limit on open files is met first.
+#: Beyond this, the limit on open files is reached first.
 _MAX_CONNECTIONS = 1_000
 
-#: What is spoken, and on which port where none is given.
+#: The supported schemes, with the port of each.
 _SCHEMES = {"https": 443, "http": 80}
 _EXTRA_FIELDS = ("timeout", "verify", "proxy", "max_connections")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -64,7 +64,7 @@ class ClientConfig:
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-def read_config(
+def parse_config(
     conn_id: str,
     *,
     host: str | None = None,
@@ -74,7 +74,7 @@ def read_config(
     extra: str | Mapping[str, Any] | None = None,
 ) -> ClientConfig:
     """
-    Read a connection's fields.
+    Parse a connection's fields.
 
     :param conn_id: id of the connection, for messages.
     :param host: a bare host, ``host:port`` or a full URL, whose path is kept as a prefix. Empty: ``hub.oxen.ai``.
@@ -93,8 +93,8 @@ def read_config(
     warnings = []
     if unknown := sorted(str(key) for key in settings if key not in _EXTRA_FIELDS):
         warnings.append(
-            f"connection {conn_id!r}: extra fields {', '.join(unknown)} are not known and not used; "
-            f"known are {', '.join(_EXTRA_FIELDS)}"
+            f"connection {conn_id!r}: extra fields {', '.join(unknown)} are unknown and not used; "
+            f"the known ones are {', '.join(_EXTRA_FIELDS)}"
         )
     base = _read_address(field_error, host, schema, port)
     if base.scheme == "http" and not _is_loopback(base.hostname or ""):
@@ -129,7 +129,7 @@ def _read_extra(field_error: _FieldError, extra: str | Mapping[str, Any] | None)
         try:
             extra = json.loads(extra)
         except ValueError:  # its text may quote a secret
-            raise field_error("extra", 'is no JSON: it must be an object, such as {"timeout": 30}') from None
+            raise field_error("extra", 'is not valid JSON: it must be an object, such as {"timeout": 30}') from None
     if not extra:
         return {}
     if not isinstance(extra, Mapping):
@@ -151,15 +151,15 @@ def _read_address(
         parts = urlsplit(host if "://" in host else f"{schema or 'https'}://{host}")
         host_port = parts.port
     except ValueError:  # its text may quote a login
-        raise field_error("host", "is no host and no URL") from None
+        raise field_error("host", "is neither a host name nor a URL") from None
     if parts.scheme not in _SCHEMES:
-        raise field_error("host", f"begins with {parts.scheme}://, but only https:// and http:// are spoken")
+        raise field_error("host", f"begins with {parts.scheme}://, but only https:// and http:// are supported")
     if schema and schema != parts.scheme:
         raise field_error("schema", f"says {schema}, but the host says {parts.scheme}://: leave one of them out")
     if parts.username is not None or parts.password is not None:
         raise field_error("host", "holds a login: put the API key into the password field, and only there")
     if parts.query or parts.fragment:
-        raise field_error("host", "holds a '?' or '#': give the address alone")
+        raise field_error("host", "holds a '?' or '#': give only the address")
     name = parts.hostname or ""
     labels = name.removesuffix(".").split(".")
     if (
@@ -167,17 +167,17 @@ def _read_address(
         or any(not (c.isalnum() or c in "-._:") for c in name)
         or any(not 1 <= len(label) <= 63 for label in labels)
     ):
-        raise field_error("host", f"is no host name: {name!r}")
+        raise field_error("host", f"is not a host name: {name!r}")
     if any(not "!" <= c <= "~" or c in '"<>\\^`{|}' for c in parts.path):
-        raise field_error("host", "holds characters that cannot stand in a URL's path")
+        raise field_error("host", "holds characters that cannot be part of a URL's path")
     if host_port == 0:
-        raise field_error("host", "has the port 0, where nothing listens")
+        raise field_error("host", "has the port 0, on which nothing can listen")
     own_port = _read_port(field_error, port)
     if own_port and host_port and own_port != host_port:
         raise field_error("port", f"says {own_port}, but the host says {host_port}: leave one of them out")
     shown = f"[{name}]" if ":" in name else name
     chosen = host_port or own_port
-    # The scheme's own port, said or not, is the same hub: lineage, links and assets are to name it alike.
+    # The scheme's own port, given or not, is the same hub: lineage, links and assets must name it alike.
     return parts._replace(netloc=shown if chosen in (None, _SCHEMES[parts.scheme]) else f"{shown}:{chosen}")
 
 
@@ -200,7 +200,7 @@ def _read_key(field_error: _FieldError, password: str | None) -> str:
             "is empty: put an API key of Oxen.ai there; in a URI, it follows a colon, as in oxen://:API_KEY@hub.oxen.ai",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise field_error("password", "is no API key: it holds a space, a line break or a letter beyond ASCII")
+        raise field_error("password", "is not an API key: it holds a space, a line break or a character outside ASCII")
     return key
 
 
@@ -249,7 +249,7 @@ def _read_proxy(field_error: _FieldError, value: object) -> str | None:
 
 
 def _to_number(value: object) -> float | None:
-    """Read a finite number, also from text; a boolean is none."""
+    """Read a finite number, also from text; a boolean is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -5,18 +5,20 @@ What can go wrong between a task and the Oxen hub, told apart by class.
 
     OxenError
     ├─ OxenConfigError                  a setting or an argument is wrong: raised before any request
-    └─ OxenRequestError                 a request was sent, and no evaluation came back
+    └─ OxenRequestError                 a request did not bring what was asked for
        ├─ OxenTransientError            asking again may help
        │  ├─ OxenUnreachableError       refused, reset, not resolved, timed out
        │  ├─ OxenRateLimitError         429
-       │  ├─ OxenServerError            5xx, 408, or an error told inside a 200
+       │  ├─ OxenServerError            5xx, 408, or an error inside a 200
        │  └─ OxenInvalidResponseError   not the contract: HTML, cut off, too large, another evaluation
+       ├─ OxenUnknownEffectError        sent once and not repeated: whether it took effect is not known
        └─ OxenPermanentError            asking again cannot help
           ├─ OxenAuthenticationError    401, 403
+          ├─ OxenPaymentRequiredError   402
           ├─ OxenNotFoundError          404
           └─ OxenBadRequestError        any other 4xx, or a redirect
 
-None of them is an Airflow exception: what a failure means for a task is decided in ``sensors`` alone.
+None of them is an Airflow exception: what a failure means for a task is decided in ``gate`` alone.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ __all__ = [
     "OxenError",
     "OxenInvalidResponseError",
     "OxenNotFoundError",
+    "OxenPaymentRequiredError",
     "OxenPermanentError",
     "OxenRateLimitError",
     "OxenRequestError",
     "OxenServerError",
     "OxenTransientError",
+    "OxenUnknownEffectError",
     "OxenUnreachableError",
 ]
 
@@ -45,8 +49,8 @@ class OxenConfigError(OxenError, ValueError):
     """
     A setting of a connection, or an argument of a call, cannot be used.
 
-    :param problem: what is wrong and how to mend it, without the value of any secret.
-    :param field: the field or argument to mend, by the name its owner knows it by.
+    :param problem: what is wrong and how to fix it, without the value of any secret.
+    :param field: the field or argument to fix, by the name that users know.
     :param conn_id: the Airflow connection it belongs to; None for an argument.
     """
 
@@ -89,10 +93,10 @@ class OxenRequestError(OxenError):
         super().__init__(problem)
 
     def __str__(self) -> str:
-        start = f"[request {self.request_id}] " if self.request_id else ""
-        where = f"{self.request}: " if self.request else ""
-        words = f" The hub says: {self.hub_message}" if self.hub_message else ""
-        return f"{start}{where}{self.problem}{words}"
+        says = f" The hub says: {self.hub_message}." if self.hub_message else ""
+        request_id = f"request id {self.request_id}" if self.request_id else ""
+        origin = ", ".join(part for part in (self.request, request_id) if part)
+        return f"{self.problem}{says}{f' ({origin})' if origin else ''}"
 
     def __reduce__(self) -> tuple[object, ...]:
         named = {name: value for name, value in vars(self).items() if name not in ("problem", "__notes__")}
@@ -103,7 +107,7 @@ class OxenTransientError(OxenRequestError):
     """
     Asking again may help.
 
-    :param retry_after_seconds: how long the hub asked to be left alone, or None where it did not say.
+    :param retry_after_seconds: how long the hub asked clients to wait, or None where it did not say.
     """
 
     def __init__(self, problem: str, *, retry_after_seconds: float | None = None, **named: object) -> None:
@@ -120,23 +124,37 @@ class OxenRateLimitError(OxenTransientError):
 
 
 class OxenServerError(OxenTransientError):
-    """The hub, or a proxy before it, failed to answer (5xx, 408, or an error told inside a 200)."""
+    """The hub, or a proxy in front of it, failed (5xx, 408, or an error inside a 200)."""
 
 
 class OxenInvalidResponseError(OxenTransientError):
     """A response came that is not the contract's: HTML, cut off, too large, or about another evaluation."""
 
 
+class OxenUnknownEffectError(OxenRequestError):
+    """
+    A call that must not be repeated was sent, and no usable response came back.
+
+    Whether it took effect is not known: the hub may have done what was asked. A call that was not sent at all raises
+    :class:`OxenUnreachableError` instead, and one that the hub refused an :class:`OxenPermanentError` or an
+    :class:`OxenRateLimitError`.
+    """
+
+
 class OxenPermanentError(OxenRequestError):
-    """Asking again cannot help: somebody has to change something first."""
+    """Asking again cannot help: a person has to change something first."""
 
 
 class OxenAuthenticationError(OxenPermanentError):
     """The hub does not accept the API key (401), or the key may not see this (403)."""
 
 
+class OxenPaymentRequiredError(OxenPermanentError):
+    """The account has no credits left (402): a person has to add some."""
+
+
 class OxenNotFoundError(OxenPermanentError):
-    """The hub knows no such evaluation (404): namespace, repository or id is wrong, or it was deleted."""
+    """The hub knows no such thing (404): a name or an id is wrong, or it was deleted."""
 
 
 class OxenBadRequestError(OxenPermanentError):

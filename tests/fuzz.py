@@ -1,5 +1,5 @@
 """
-``make fuzz``: feed the reader of answers with what no hub should send, for some minutes.
+``make fuzz``: feed the parser of responses with what no hub should send, for some minutes.
 
 Invariant tested: whatever status code, headers and body come back, either an evaluation of the id that was asked for
 comes out, whose values are strict JSON, or one of this project's own errors, which does not hold the key.
@@ -10,18 +10,25 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_oxen.api import Request, Response, read_evaluation_response, read_user_response
-from airflow_provider_oxen.exceptions import OxenRequestError
+from airflow_provider_oxen.calls import build_get_evaluation, build_get_user
+from airflow_provider_oxen.config import parse_config
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.exceptions import OxenRequestError, OxenUnknownEffectError
+from airflow_provider_oxen.protocol import Response, parse_response
 from airflow_provider_oxen.testing.scenario import Scenario
 
 KEY = "sk-fuzz-4711"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-REQUEST = Request(path="/p", url="https://hub.example/p", headers={"Authorization": f"Bearer {KEY}"}, secret=KEY)
+CONFIG = parse_config("oxen_default", host="hub.example", password=KEY)
+GET = build_get_evaluation(EvaluationRef("ox", "r", "x"))
+#: The same as a call that must not be repeated: its errors are others.
+ONCE = replace(GET, method="POST", body={}, repeatable=False)
 DOCUMENT = Scenario(seconds=0).document("x", NOW, NOW)
 GOOD = json.dumps({"status": "success", "evaluation": DOCUMENT}).encode()
 
@@ -63,7 +70,7 @@ bodies = st.one_of(
     st.integers(1, 3_000).map(lambda depth: b"[" * depth),
 )
 headers = st.dictionaries(
-    st.sampled_from(["retry-after", "location", "content-type", "x-oxen-request-id"]),
+    st.sampled_from(["retry-after", "date", "location", "content-type", "x-oxen-request-id"]),
     st.text(max_size=60) | st.sampled_from([KEY, "http://[", f"https://u:{KEY}@h:99999/{KEY}?{KEY}", "-1", "1e400"]),
 )
 responses = st.builds(
@@ -72,18 +79,21 @@ responses = st.builds(
 
 
 def check(response: Response) -> None:
-    """Read one answer both ways it may have to be read."""
+    """Parse one response as that of each call."""
+    for call in (GET, ONCE):
+        try:
+            evaluation = parse_response(CONFIG, call, response, now=NOW)
+        except OxenRequestError as error:
+            assert KEY not in f"{error} {error!r}"
+            assert str(error).isprintable()
+            assert call is ONCE or not isinstance(error, OxenUnknownEffectError)
+        else:
+            assert evaluation.id.lower() == "x"
+            text = json.dumps(evaluation.to_dict(), allow_nan=False)
+            assert "\\u0000" not in text
+            assert KEY not in text
     try:
-        evaluation = read_evaluation_response(REQUEST, response, evaluation_id="x", now=NOW)
-    except OxenRequestError as error:
-        assert KEY not in f"{error} {error!r}"
-    else:
-        assert evaluation.id.lower() == "x"
-        text = json.dumps(evaluation.to_dict(), allow_nan=False)
-        assert "\\u0000" not in text
-        assert KEY not in text
-    try:
-        assert KEY not in read_user_response(REQUEST, response, now=NOW)
+        assert KEY not in parse_response(CONFIG, build_get_user(), response, now=NOW)
     except OxenRequestError as error:
         assert KEY not in f"{error} {error!r}"
 
@@ -108,7 +118,9 @@ def main() -> None:
 
     while time.monotonic() - began < limit:
         fuzz()
-    print(f"{examples:,} answers read in {time.monotonic() - began:.0f} s; none but the project's own errors came out")
+    print(
+        f"{examples:,} responses parsed in {time.monotonic() - began:.0f} s; none but the project's own errors came out"
+    )
 
 
 if __name__ == "__main__":

@@ -13,47 +13,76 @@ import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+import airflow
 import pytest
 import trustme
 
+from airflow_provider_oxen import __version__
+from airflow_provider_oxen.calls import build_get_evaluation
+from airflow_provider_oxen.config import ClientConfig, parse_config
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import (
     OxenAuthenticationError,
     OxenBadRequestError,
     OxenInvalidResponseError,
     OxenNotFoundError,
+    OxenPaymentRequiredError,
     OxenPermanentError,
     OxenRateLimitError,
     OxenServerError,
     OxenTransientError,
     OxenUnreachableError,
 )
-from airflow_provider_oxen.hooks.oxen import OxenHook
-from airflow_provider_oxen.models import Evaluation, EvaluationRef
+from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
+from airflow_provider_oxen.transport import async_session, build_url, send, send_async, sync_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Any
 
-    Fetch = Callable[[str], Evaluation]
+    Fetch = Callable[..., Evaluation]
+
+
+def _config(hub: LocalHub, **fields: Any) -> ClientConfig:
+    """Read a connection to a hub, with other fields than the hub needs."""
+    return parse_config("oxen_default", **{"host": hub.url, "password": hub.api_key, **fields})
+
+
+def _call(evaluation_id: str) -> Call[Evaluation]:
+    return build_get_evaluation(EvaluationRef("ox", "customer-intents", evaluation_id))
+
+
+def _ask_with_requests(config: ClientConfig, call: Call[Any]) -> Any:
+    with sync_session(config) as session:
+        return parse_response(config, call, send(session, config, call), now=datetime.now(timezone.utc))
+
+
+def _ask_with_aiohttp(config: ClientConfig, call: Call[Any]) -> Any:
+    async def ask() -> Any:
+        async with async_session(config) as session:
+            return parse_response(config, call, await send_async(session, config, call), now=datetime.now(timezone.utc))
+
+    return asyncio.run(ask())
 
 
 @pytest.fixture(params=["requests", "aiohttp"])
-def fetch(request: pytest.FixtureRequest, oxen_hub: LocalHub) -> Fetch:  # noqa: ARG001  # it sets the connection
-    """Ask for an evaluation with one of the two transports."""
+def fetch(request: pytest.FixtureRequest, oxen_hub: LocalHub) -> Fetch:
+    """Ask for an evaluation with one of the two transports; other arguments are fields of the connection."""
+    ask = _ask_with_requests if request.param == "requests" else _ask_with_aiohttp
 
-    def with_requests(evaluation_id: str) -> Evaluation:
-        return OxenHook().get_evaluation("ox", "customer-intents", evaluation_id)
+    def with_fields(evaluation_id: str, hub: LocalHub = oxen_hub, **fields: Any) -> Evaluation:
+        return ask(_config(hub, **fields), _call(evaluation_id))
 
-    def with_aiohttp(evaluation_id: str) -> Evaluation:
-        return asyncio.run(OxenHook().aget_evaluation("ox", "customer-intents", evaluation_id))
-
-    return with_requests if request.param == "requests" else with_aiohttp
+    with_fields.__name__ = request.param
+    return with_fields
 
 
-def test_an_evaluation_is_read(fetch: Fetch, oxen_hub: LocalHub) -> None:
+def test_evaluation_is_received(fetch: Fetch, oxen_hub: LocalHub) -> None:
     """An evaluation comes back with the fields the hub gave it."""
     evaluation_id = oxen_hub.add_evaluation(end="completed", seconds=0, rows=250)
 
@@ -65,15 +94,60 @@ def test_an_evaluation_is_read(fetch: Fetch, oxen_hub: LocalHub) -> None:
     assert evaluation.completed_at is not None
 
 
-def test_the_request_is_that_of_the_contract(fetch: Fetch, oxen_hub: LocalHub) -> None:
+def test_request_is_the_contracts(fetch: Fetch, oxen_hub: LocalHub) -> None:
     """A GET with the bearer key and no body, at the contract's path."""
     fetch(oxen_hub.add_evaluation("an id", seconds=0))
 
     request = oxen_hub.requests[-1]
     assert request.path == "/api/repos/ox/customer-intents/evaluations/an%20id"
     assert request.headers["authorization"] == f"Bearer {oxen_hub.api_key}"
-    assert request.headers["user-agent"].startswith("airflow-provider-oxen/")
+    assert request.method == "GET"
+    assert request.headers["user-agent"] == f"Apache-Airflow/{airflow.__version__} airflow-provider-oxen/{__version__}"
+    assert request.headers["accept"] == "application/json"
     assert request.headers.get("content-length", "0") == "0"
+    assert "content-type" not in request.headers
+    assert request.body == b""
+
+
+@pytest.mark.parametrize("ask", [_ask_with_requests, _ask_with_aiohttp])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_method_and_json_body_arrive(oxen_hub: LocalHub, ask: Callable[..., Any], method: str) -> None:
+    """A call of any method may have a JSON body, whose content type is sent with it."""
+    with pytest.raises(OxenNotFoundError):
+        ask(_config(oxen_hub), Call(method, "/api/x%20y?z=1", bytes, body={"prompt": "Wäs? {text}", "n": 1}))
+
+    request = oxen_hub.requests[-1]
+    assert (request.method, request.path) == (method, "/api/x%20y?z=1")
+    assert json.loads(request.body) == {"prompt": "Wäs? {text}", "n": 1}
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["content-length"] == str(len(request.body))
+
+
+@pytest.mark.parametrize("ask", [_ask_with_requests, _ask_with_aiohttp])
+def test_call_without_a_body_has_no_content_type(oxen_hub: LocalHub, ask: Callable[..., Any]) -> None:
+    """A POST without a body says that it has none."""
+    with pytest.raises(OxenNotFoundError):
+        ask(_config(oxen_hub), Call("POST", "/api/x", bytes))
+
+    request = oxen_hub.requests[-1]
+    assert (request.method, request.body, request.headers.get("content-length")) == ("POST", b"", "0")
+    assert "content-type" not in request.headers
+
+
+def test_url_can_be_kept(oxen_hub: LocalHub) -> None:
+    """An address that was built once serves many requests."""
+    config, call = _config(oxen_hub), _call(oxen_hub.add_evaluation("an id", seconds=60))
+    url = build_url(config, call)
+
+    async def twice() -> None:
+        async with async_session(config) as session:
+            await send_async(session, config, call, url)
+            await send_async(session, config, call, url)
+
+    asyncio.run(twice())
+
+    assert [request.path for request in oxen_hub.requests] == [call.path, call.path]
+    assert oxen_hub.connections_opened == 1
 
 
 @pytest.mark.parametrize("evaluation_id", ["50%", "a+b", "a%2Fb", "~tilde", "ünï", "a?b", "a#b", "a;b=c", "a:b", "a@b"])
@@ -91,6 +165,7 @@ FAULTS = [
     (Respond(429), OxenRateLimitError),
     (Respond(400), OxenBadRequestError),
     (Respond(401), OxenAuthenticationError),
+    (Respond(402), OxenPaymentRequiredError),
     (Respond(403), OxenAuthenticationError),
     (Respond(404), OxenNotFoundError),
     (Respond(302, headers={"Location": "https://elsewhere.example/"}), OxenBadRequestError),
@@ -113,7 +188,7 @@ FAULTS = [
 def test_each_fault_has_its_error(
     fetch: Fetch, oxen_hub: LocalHub, fault: Respond | Alter | Disconnect, expected: type[Exception]
 ) -> None:
-    """What goes wrong is told by class, the same one whichever transport met it, and the key is not in the text."""
+    """What goes wrong is raised as the same class by both transports, and the key is not in the text."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(Fault(fault),))
 
     with pytest.raises(expected) as caught:
@@ -125,7 +200,7 @@ def test_each_fault_has_its_error(
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
 def test_response_that_is_too_large_is_cut_off(fetch: Fetch, oxen_hub: LocalHub, encoding: str) -> None:
-    """A response is read up to 4 MiB, counted after decompression, though it be an evaluation all the same."""
+    """A response is read up to 4 MiB, counted after decompression, even if it is an evaluation."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)
     document = {"id": evaluation_id, "status": "completed"}
     for size, fits in ((4 * 2**20, True), (4 * 2**20 + 1, False)):
@@ -141,7 +216,7 @@ def test_response_that_is_too_large_is_cut_off(fetch: Fetch, oxen_hub: LocalHub,
 
 
 def test_bomb_takes_little_memory(fetch: Fetch, oxen_hub: LocalHub) -> None:
-    """A small response that decompresses to a quarter of a gigabyte is given up long before it has."""
+    """A small response that decompresses to 256 MiB is given up long before that."""
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(b" " * 2**20) for _ in range(256)) + packer.flush()
     evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(200, bomb, {"Content-Encoding": "gzip"})),))
@@ -158,131 +233,112 @@ def test_bomb_takes_little_memory(fetch: Fetch, oxen_hub: LocalHub) -> None:
 
 
 def test_transports_agree_on_the_words(oxen_hub: LocalHub) -> None:
-    """An error that the hub tells reads the same whichever transport brought it, but for the request id."""
+    """An error of the hub has the same text whichever transport received it, but for the request id."""
     body = json.dumps({"status": "error", "status_message": "no_credits", "error": {"detail": "Top up"}}).encode()
-    evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(402, body)),))
-    hook = OxenHook()
+    call = _call(oxen_hub.add_evaluation(faults=(Fault(Respond(402, body)),)))
 
-    with pytest.raises(OxenPermanentError) as with_requests:
-        hook.get_evaluation("ox", "r", evaluation_id)
-    with pytest.raises(OxenPermanentError) as with_aiohttp:
-        asyncio.run(hook.aget_evaluation("ox", "r", evaluation_id))
+    with pytest.raises(OxenPaymentRequiredError) as with_requests:
+        _ask_with_requests(_config(oxen_hub), call)
+    with pytest.raises(OxenPaymentRequiredError) as with_aiohttp:
+        _ask_with_aiohttp(_config(oxen_hub), call)
 
-    assert str(with_requests.value).partition("] ")[2] == str(with_aiohttp.value).partition("] ")[2]
+    assert str(with_requests.value).replace("local-1", "local-2") == str(with_aiohttp.value)
     assert "no_credits; Top up" in str(with_requests.value)
     assert with_requests.value.request_id == "local-1"
 
 
-def test_refused_connection_is_transient(fetch: Fetch, set_connection: Callable[..., None]) -> None:
-    """A port where nothing listens is out of reach, and the error says so."""
+def test_refused_connection_is_transient(fetch: Fetch) -> None:
+    """A port where nothing listens cannot be reached, and the error says so."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    set_connection(host=f"http://127.0.0.1:{port}")
 
     with pytest.raises(OxenUnreachableError, match="Connect"):
-        fetch("any")
+        fetch("any", host=f"http://127.0.0.1:{port}")
 
 
-def test_unknown_host_name_is_transient(fetch: Fetch, set_connection: Callable[..., None]) -> None:
-    """A name that does not resolve is out of reach: DNS fails for a while, too."""
-    set_connection(host="https://no-such-hub.invalid")
-
+def test_unknown_host_name_is_transient(fetch: Fetch) -> None:
+    """A name that does not resolve cannot be reached: DNS fails for a while, too."""
     with pytest.raises(OxenUnreachableError, match=r"no connection to the hub .*no-such-hub\.invalid"):
-        fetch("any")
+        fetch("any", host="https://no-such-hub.invalid")
 
 
 @pytest.mark.parametrize("what", [Delay(5), Trickle(0.05)], ids=str)
-def test_timeout_covers_the_whole_request(
-    fetch: Fetch, oxen_hub: LocalHub, set_connection: Callable[..., None], what: Delay | Trickle
-) -> None:
+def test_timeout_covers_the_whole_request(fetch: Fetch, oxen_hub: LocalHub, what: Delay | Trickle) -> None:
     """A response that is late, or that trickles, is given up after the connection's ``timeout``."""
-    set_connection(extra={"timeout": 0.4})
     evaluation_id = oxen_hub.add_evaluation(faults=(Fault(what),))
     began = time.monotonic()
 
     with pytest.raises(OxenUnreachableError, match=r"within 0\.4 s"):
-        fetch(evaluation_id)
+        fetch(evaluation_id, extra={"timeout": 0.4})
 
     assert time.monotonic() - began < 3
 
 
 def test_idle_connection_closed_by_the_hub_is_replaced(oxen_hub: LocalHub) -> None:
-    """A kept connection that the hub closed meanwhile does not fail the next request, on either transport."""
-    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=60, faults=(Fault(Disconnect("after")),)))
+    """A kept connection that the hub closed meanwhile does not fail the next request, with either transport."""
+    closes = (Fault(Disconnect("after")),)
+    config, call = _config(oxen_hub), _call(oxen_hub.add_evaluation(seconds=60, faults=closes))
 
     async def twice() -> None:
-        async with OxenHook().get_async_conn() as client:
-            await client.get_evaluation(ref)
+        async with async_session(config) as session:
+            await send_async(session, config, call)
             await asyncio.sleep(0.3)
-            await client.get_evaluation(ref)
+            await send_async(session, config, call)
 
     asyncio.run(twice())
-    oxen_hub.add_evaluation(ref.evaluation_id, seconds=60, faults=(Fault(Disconnect("after")),))
-    with OxenHook().get_conn() as client:
-        client.get_evaluation(ref)
+    with sync_session(config) as session:
+        send(session, config, call)
         time.sleep(0.3)
-        client.get_evaluation(ref)
+        send(session, config, call)
 
     assert oxen_hub.connections_opened == 4
 
 
 @pytest.fixture
-def tls_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalHub:
+def tls_hub(tmp_path: Path) -> Iterator[LocalHub]:
     """Run a hub that speaks https with a certificate of a CA of its own, whose file is ``ca.pem``."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("127.0.0.1").configure_cert(context)
     with LocalHub(tls=context) as hub:
-        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", hub.connection_json)
         yield hub
 
 
-def _set_verify(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, verify: object) -> None:
-    connection = json.loads(hub.connection_json) | {"extra": {"verify": verify}}
-    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
-
-
 def test_certificate_is_checked_by_default(fetch: Fetch, tls_hub: LocalHub) -> None:
-    """A hub whose certificate nobody vouches for gets no request, and the error names the field to mend."""
+    """A hub whose certificate is of an unknown CA gets no request, and the error names the field to set."""
     with pytest.raises(OxenUnreachableError, match="'verify'"):
-        fetch(tls_hub.add_evaluation(seconds=0))
+        fetch(tls_hub.add_evaluation(seconds=0), tls_hub)
 
     assert tls_hub.requests == []
 
 
-def test_certificate_of_a_private_ca_is_accepted_with_its_file(
-    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_certificate_of_a_private_ca_is_accepted_with_its_file(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
     """``verify`` may name the file of the CA to trust."""
-    _set_verify(monkeypatch, tls_hub, str(tmp_path / "ca.pem"))
+    extra = {"verify": str(tmp_path / "ca.pem")}
 
-    assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+    assert fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra=extra).status == "completed"
 
 
-def test_certificate_check_can_be_switched_off(
-    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificate_check_can_be_switched_off(fetch: Fetch, tls_hub: LocalHub) -> None:
     """``verify`` false accepts any certificate."""
-    _set_verify(monkeypatch, tls_hub, verify=False)
-
     # urllib3 warns of each such request, rightly.
-    with pytest.warns() if fetch.__name__ == "with_requests" else monkeypatch.context():
-        assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+    with pytest.warns() if fetch.__name__ == "requests" else contextlib.nullcontext():
+        assert fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra={"verify": False}).status == "completed"
 
 
 def test_transports_trust_the_same_cas(
     fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without ``verify``, both transports trust what this machine trusts, and not a list one library brings."""
+    """Without ``verify``, both transports trust what this machine trusts, and not a list that one library brings."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
-    assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+    assert fetch(tls_hub.add_evaluation(seconds=0), tls_hub).status == "completed"
 
 
 @pytest.fixture
-def trickling_headers(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001  # its connection is replaced
-    """Run a server that sends one header line after the other, for ever."""
+def trickling_headers() -> Iterator[str]:
+    """Run a server that sends one header line after the other, without end."""
 
     def serve(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -300,28 +356,26 @@ def trickling_headers(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> It
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        connection = {"conn_type": "oxen", "host": f"http://127.0.0.1:{listener.getsockname()[1]}", "password": "k"}
-        connection["extra"] = {"timeout": 0.4}
-        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
-        yield
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.usefixtures("trickling_headers")
-def test_timeout_covers_headers_that_trickle(fetch: Fetch) -> None:
+def test_timeout_covers_headers_that_trickle(fetch: Fetch, trickling_headers: str) -> None:
     """Headers that never end are given up after ``timeout`` as well."""
     began = time.monotonic()
 
     with pytest.raises(OxenUnreachableError, match=r"within 0\.4 s"):
-        fetch("any")
+        fetch("any", host=trickling_headers, extra={"timeout": 0.4})
 
     assert time.monotonic() - began < 3
 
 
-def test_proxy_is_used(fetch: Fetch, oxen_hub: LocalHub, set_connection: Callable[..., None]) -> None:
+def test_proxy_is_used(fetch: Fetch, oxen_hub: LocalHub) -> None:
     """With ``proxy``, requests go to the proxy: here to the local hub, for a host that does not exist."""
-    set_connection(host="http://no-such-hub.invalid", extra={"proxy": oxen_hub.url})
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
 
-    assert fetch(oxen_hub.add_evaluation(seconds=0)).status == "completed"
+    evaluation = fetch(evaluation_id, host="http://no-such-hub.invalid", extra={"proxy": oxen_hub.url})
+
+    assert evaluation.status == "completed"
 
 
 @contextlib.contextmanager
@@ -361,43 +415,33 @@ def tunnel(*, status: bytes) -> Iterator[tuple[str, list[bytes]]]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def _set_proxy(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, proxy: str, ca_file: Path) -> None:
-    extra = {"proxy": proxy, "verify": str(ca_file)}
-    connection = {"conn_type": "oxen", "host": hub.url, "password": hub.api_key, "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
-
-
-def test_proxy_is_tunnelled_through_to_a_hub_with_tls(
-    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_proxy_is_tunnelled_through_to_a_hub_with_tls(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
     """The proxy gets its own login and never the API key; the hub's certificate is checked behind it."""
     with tunnel(status=b"200 Connected") as (proxy, heads):
-        _set_proxy(monkeypatch, tls_hub, proxy, tmp_path / "ca.pem")
+        extra = {"proxy": proxy, "verify": str(tmp_path / "ca.pem")}
 
-        assert fetch(tls_hub.add_evaluation(seconds=0)).status == "completed"
+        assert fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra=extra).status == "completed"
 
     (head,) = heads
     assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk" in head
     assert tls_hub.api_key.encode() not in head
 
 
-def test_proxy_that_refuses_is_named(
-    fetch: Fetch, tls_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A proxy that lets nothing through is said to be that, without its password."""
+def test_proxy_that_refuses_is_named(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
+    """An error because of a proxy that refuses names the proxy's field, without its password."""
     with tunnel(status=b"407 Proxy Authentication Required") as (proxy, _):
-        _set_proxy(monkeypatch, tls_hub, proxy, tmp_path / "ca.pem")
+        extra = {"proxy": proxy, "verify": str(tmp_path / "ca.pem")}
 
         with pytest.raises(OxenUnreachableError, match="extra field 'proxy'") as caught:
-            fetch(tls_hub.add_evaluation(seconds=0))
+            fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra=extra)
 
     assert "word" not in str(caught.value)
 
 
-def test_environment_is_not_asked_for_a_proxy(
+def test_proxy_of_the_environment_is_not_used(
     fetch: Fetch, oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proxies of the environment are left alone: what a connection does not say, no transport does."""
+    """Proxies of the environment are not used: only the connection sets one."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
 
@@ -410,31 +454,31 @@ def test_redirect_is_not_followed(fetch: Fetch, oxen_hub: LocalHub) -> None:
         location = {"Location": f"{elsewhere.url}/api/stolen?key={oxen_hub.api_key}"}
         evaluation_id = oxen_hub.add_evaluation(faults=(Fault(Respond(307, headers=location)),))
 
-        with pytest.raises(OxenBadRequestError, match=f"points to {elsewhere.url}/api/stolen\\."):
+        with pytest.raises(OxenBadRequestError, match=f"a redirect to {elsewhere.url}/api/stolen\\."):
             fetch(evaluation_id)
 
         assert elsewhere.requests == []
 
 
-def test_max_connections_bounds_the_sockets(oxen_hub: LocalHub, set_connection: Callable[..., None]) -> None:
+def test_max_connections_bounds_the_sockets(oxen_hub: LocalHub) -> None:
     """However many requests at a time, each transport opens no more than ``max_connections``."""
-    set_connection(extra={"max_connections": 3})
-    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(0.05)),)))
+    config = _config(oxen_hub, extra={"max_connections": 3})
+    call = _call(oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(0.05)),)))
 
     async def many() -> None:
-        async with OxenHook().get_async_conn() as client:
-            await asyncio.gather(*(client.get_evaluation(ref) for _ in range(12)))
+        async with async_session(config) as session:
+            await asyncio.gather(*(send_async(session, config, call) for _ in range(12)))
 
     asyncio.run(many())
     assert oxen_hub.connections_opened == 3
 
-    with OxenHook().get_conn() as client, ThreadPoolExecutor(12) as threads:
-        client.get_evaluation(ref)
-        list(threads.map(client.get_evaluation, [ref] * 12))
+    with sync_session(config) as session, ThreadPoolExecutor(12) as threads:
+        send(session, config, call)
+        list(threads.map(lambda _: send(session, config, call), range(12)))
     assert oxen_hub.connections_opened == 6
 
 
-def test_transient_and_permanent_are_told_apart_by_class() -> None:
+def test_transient_and_permanent_are_different_classes() -> None:
     """Each fault above is either one or the other."""
     for _, kind in FAULTS:
         assert issubclass(kind, OxenTransientError) != issubclass(kind, OxenPermanentError)

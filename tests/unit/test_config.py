@@ -9,14 +9,14 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_oxen.config import ClientConfig, read_config
+from airflow_provider_oxen.config import ClientConfig, parse_config
 from airflow_provider_oxen.exceptions import OxenConfigError
 
 KEY = "oxk-4f1c9a"
 
 
-def _read(**fields: Any) -> ClientConfig:
-    return read_config("hub_eu", **{"password": KEY, **fields})
+def _parse(**fields: Any) -> ClientConfig:
+    return parse_config("hub_eu", **{"password": KEY, **fields})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def _read(**fields: Any) -> ClientConfig:
 )
 def test_address_is_read(host: str | None, schema: str | None, port: object, base_url: str) -> None:
     """Host, schema and port give one address, with its path and without a slash at the end."""
-    assert _read(host=host, schema=schema, port=port).base_url == base_url
+    assert _parse(host=host, schema=schema, port=port).base_url == base_url
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def test_address_is_read(host: str | None, schema: str | None, port: object, bas
         ({"password": " \n"}, "password", "is empty"),
         ({"password": "two words"}, "password", "holds a space"),
         ({"password": "two\nlines"}, "password", "a line break"),
-        ({"password": "clé"}, "password", "beyond ASCII"),
+        ({"password": "clé"}, "password", "outside ASCII"),
         ({"schema": "ftp"}, "schema", "must be https or http"),
         ({"schema": "http", "host": "https://oxen.example"}, "schema", "leave one of them out"),
-        ({"host": "ftp://oxen.example"}, "host", "only https:// and http:// are spoken"),
-        ({"host": "://oxen.example"}, "host", "only https:// and http:// are spoken"),
-        ({"host": "https://"}, "host", "is no host name"),
-        ({"host": "two words"}, "host", "is no host name"),
-        ({"host": "öxen.example"}, "host", "is no host name"),
-        ({"host": "[::1"}, "host", "is no host and no URL"),
-        ({"host": "1:2:3"}, "host", "is no host and no URL"),
-        ({"host": "oxen.example:http"}, "host", "is no host and no URL"),
-        ({"host": "oxen.example:65536"}, "host", "is no host and no URL"),
-        ({"host": "oxen.example:0"}, "host", ""),
+        ({"host": "ftp://oxen.example"}, "host", "only https:// and http:// are supported"),
+        ({"host": "://oxen.example"}, "host", "only https:// and http:// are supported"),
+        ({"host": "https://"}, "host", "is not a host name"),
+        ({"host": "two words"}, "host", "is not a host name"),
+        ({"host": "öxen.example"}, "host", "is not a host name"),
+        ({"host": "[::1"}, "host", "is neither a host name nor a URL"),
+        ({"host": "1:2:3"}, "host", "is neither a host name nor a URL"),
+        ({"host": "oxen.example:http"}, "host", "is neither a host name nor a URL"),
+        ({"host": "oxen.example:65536"}, "host", "is neither a host name nor a URL"),
+        ({"host": "oxen.example:0"}, "host", "port 0"),
         ({"host": "https://ox:pw@oxen.example"}, "host", "holds a login"),
-        ({"host": "oxen.example?a=b"}, "host", "give the address alone"),
-        ({"host": "oxen.example#a"}, "host", "give the address alone"),
-        ({"host": "oxen.example/a b"}, "host", "cannot stand in a URL's path"),
-        ({"host": "oxen.example/ä"}, "host", "cannot stand in a URL's path"),
+        ({"host": "oxen.example?a=b"}, "host", "give only the address"),
+        ({"host": "oxen.example#a"}, "host", "give only the address"),
+        ({"host": "oxen.example/a b"}, "host", "cannot be part of a URL's path"),
+        ({"host": "oxen.example/ä"}, "host", "cannot be part of a URL's path"),
         ({"host": "oxen.example:8443", "port": 443}, "port", "says 443, but the host says 8443"),
         ({"port": -1}, "port", "from 1 to 65535"),
         ({"port": 65536}, "port", "from 1 to 65535"),
@@ -115,7 +115,7 @@ def test_address_is_read(host: str | None, schema: str | None, port: object, bas
 def test_unusable_field_is_named(fields: dict[str, Any], field: str, words: str) -> None:
     """Each way a field can be wrong is an error that names the connection and the field, and says why."""
     with pytest.raises(OxenConfigError) as caught:
-        _read(**fields)
+        _parse(**fields)
 
     assert (caught.value.conn_id, caught.value.field) == ("hub_eu", field)
     assert str(caught.value).startswith(f"connection 'hub_eu', field '{field}': ")
@@ -125,7 +125,7 @@ def test_unusable_field_is_named(fields: dict[str, Any], field: str, words: str)
 def test_schema_is_not_shown() -> None:
     """A key with a slash that was not encoded in a URI arrives as schema, and is not shown."""
     with pytest.raises(OxenConfigError, match=r"field 'schema'.*percent-encoded") as caught:
-        _read(host="", port=123, schema="rest-of-the-key@hub.oxen.ai")
+        _parse(host="", port=123, schema="rest-of-the-key@hub.oxen.ai")
 
     assert "rest-of-the-key" not in str(caught.value)
 
@@ -143,20 +143,20 @@ def test_schema_is_not_shown() -> None:
 def test_login_in_the_host_is_not_shown(host: str) -> None:
     """An error about a host that holds a login does not show it."""
     with pytest.raises(OxenConfigError) as caught:
-        _read(host=host)
+        _parse(host=host)
 
     assert "s3cret" not in f"{caught.value} {caught.value!r}"
 
 
 def test_white_space_around_the_key_is_removed() -> None:
     """A key pasted with a line break at its end is used without it."""
-    assert _read(password=f" {KEY}\n").api_key == KEY
+    assert _parse(password=f" {KEY}\n").api_key == KEY
 
 
 def test_defaults() -> None:
-    """Without extra fields: 30 seconds, 20 connections, the certificate checked, no proxy, nothing odd."""
-    assert _read() == ClientConfig("hub_eu", "https://hub.oxen.ai", KEY, 30.0, True, None, 20)
-    assert _read().warnings == ()
+    """Without extra fields: 30 seconds, 20 connections, the certificate checked, no proxy, no warning."""
+    assert _parse() == ClientConfig("hub_eu", "https://hub.oxen.ai", KEY, 30.0, True, None, 20)
+    assert _parse().warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_defaults() -> None:
 )
 def test_extra_field_is_read(extra: dict[str, Any], expected: dict[str, Any]) -> None:
     """Extra fields may be text, as a form stores them; an empty one is the default."""
-    config = _read(extra=extra)
+    config = _parse(extra=extra)
 
     assert {name: getattr(config, name) for name in expected} == expected
     assert {name: type(getattr(config, name)) for name in expected} == {n: type(v) for n, v in expected.items()}
@@ -194,7 +194,7 @@ def test_ca_file_is_accepted(tmp_path) -> None:
     path = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
 
-    assert _read(extra={"verify": str(path)}).verify == str(path)
+    assert _parse(extra={"verify": str(path)}).verify == str(path)
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["a folder", "empty", "not PEM"])
@@ -207,16 +207,16 @@ def test_ca_file_without_a_certificate_is_refused(tmp_path, content: str | None)
         path.write_text(content)
 
     with pytest.raises(OxenConfigError, match=r"field 'verify': names a CA file that cannot be read, '.*ca\.pem'"):
-        _read(extra={"verify": str(path)})
+        _parse(extra={"verify": str(path)})
 
 
 def test_unknown_extra_fields_are_named() -> None:
-    """Extra fields nobody reads are named in a warning, and so are those that would be read; empty ones are not."""
-    (warning,) = _read(extra={"time_out": 5, "Verify": False, "nothing": None}).warnings
+    """A warning names the extra fields that are not read, and those that would be; empty fields are left out."""
+    (warning,) = _parse(extra={"time_out": 5, "Verify": False, "nothing": None}).warnings
 
     assert warning == (
-        "connection 'hub_eu': extra fields Verify, time_out are not known and not used; "
-        "known are timeout, verify, proxy, max_connections"
+        "connection 'hub_eu': extra fields Verify, time_out are unknown and not used; "
+        "the known ones are timeout, verify, proxy, max_connections"
     )
 
 
@@ -236,12 +236,12 @@ def test_unknown_extra_fields_are_named() -> None:
 )
 def test_plain_http_is_warned_of_beyond_this_machine(host: str, warned: bool) -> None:
     """A key sent unencrypted over a network is warned of."""
-    assert any("unencrypted" in warning for warning in _read(host=host).warnings) is warned
+    assert any("unencrypted" in warning for warning in _parse(host=host).warnings) is warned
 
 
 def test_repr_shows_neither_key_nor_proxy() -> None:
     """A configuration may be logged: its key and its proxy's login are not in it."""
-    shown = repr(_read(extra={"proxy": "http://me:s3cret@proxy.example"}))
+    shown = repr(_parse(extra={"proxy": "http://me:s3cret@proxy.example"}))
 
     assert KEY not in shown
     assert "s3cret" not in shown
@@ -265,16 +265,16 @@ def test_repr_shows_neither_key_nor_proxy() -> None:
     st.just(KEY) | st.sampled_from(["{} {}", "{}é", "{}\n{}"]).map(lambda form: form.format(KEY, KEY)),
 )
 def test_arbitrary_fields_give_a_config_or_an_error(fields: dict[str, Any], password: str) -> None:
-    """Whatever stands in a connection, it is read or refused by name, and its key is never shown."""
+    """Whatever a connection holds, it is read or refused by name, and its key is never shown."""
     try:
-        told: ClientConfig | OxenConfigError = _read(password=password, **fields)
+        result: ClientConfig | OxenConfigError = _parse(password=password, **fields)
     except OxenConfigError as error:
-        told = error
+        result = error
 
-    assert told.conn_id == "hub_eu"
-    assert KEY not in f"{told} {told!r}"
-    if isinstance(told, ClientConfig):
-        assert told.base_url.startswith(("https://", "http://"))
-        assert not told.base_url.endswith("/")
+    assert result.conn_id == "hub_eu"
+    assert KEY not in f"{result} {result!r}"
+    if isinstance(result, ClientConfig):
+        assert result.base_url.startswith(("https://", "http://"))
+        assert not result.base_url.endswith("/")
     else:
-        assert told.field
+        assert result.field

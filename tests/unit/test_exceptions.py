@@ -9,7 +9,14 @@ import re
 import pytest
 
 from airflow_provider_oxen import exceptions
-from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenRequestError, OxenTransientError
+from airflow_provider_oxen.exceptions import (
+    OxenConfigError,
+    OxenError,
+    OxenPermanentError,
+    OxenRequestError,
+    OxenTransientError,
+    OxenUnknownEffectError,
+)
 
 CLASSES = {name: getattr(exceptions, name) for name in exceptions.__all__}
 REQUEST_ERRORS = [kind for kind in CLASSES.values() if issubclass(kind, OxenRequestError)]
@@ -57,7 +64,7 @@ def test_config_error_is_a_value_error() -> None:
 
 
 def test_config_error_names_connection_and_field() -> None:
-    """The message of a wrong connection begins with its id and the field to mend."""
+    """The message of a wrong connection begins with its id and the field to fix."""
     error = OxenConfigError("is empty", field="password", conn_id="oxen_default")
 
     assert str(error) == "connection 'oxen_default', field 'password': is empty"
@@ -68,16 +75,30 @@ def test_config_error_without_a_connection_names_the_argument() -> None:
     assert str(OxenConfigError("is empty", field="namespace")) == "argument 'namespace': is empty"
 
 
-def test_request_error_begins_with_the_request_id() -> None:
-    """A request's error says the hub's id of the request, what was asked, what happened and the hub's own words."""
-    error = _request_error(OxenRequestError)
-
-    assert str(error) == "[request r-1] GET /api/authorize: it broke. The hub says: busy"
+@pytest.mark.parametrize("kind", REQUEST_ERRORS)
+def test_request_error_begins_with_the_problem(kind: type[OxenRequestError]) -> None:
+    """A request's error says what happened, then the hub's words, then the request and its id in parentheses."""
+    assert str(_request_error(kind)) == "it broke. The hub says: busy. (GET /api/authorize, request id r-1)"
 
 
 def test_request_error_says_only_what_is_known() -> None:
     """Parts that are not known leave no trace in the message."""
     assert str(OxenRequestError("it broke.")) == "it broke."
+    assert str(OxenRequestError("it broke.", request="GET /x")) == "it broke. (GET /x)"
+    assert str(OxenRequestError("it broke.", request_id="r-1")) == "it broke. (request id r-1)"
+    assert str(OxenRequestError("it broke.", hub_message="busy")) == "it broke. The hub says: busy."
+
+
+def test_unknown_effect_is_neither_transient_nor_permanent() -> None:
+    """Code that asks again after a transient error must not repeat a call that may have taken effect."""
+    assert not issubclass(OxenUnknownEffectError, (OxenTransientError, OxenPermanentError))
+
+
+def test_errors_to_repeat_and_errors_to_correct_are_different() -> None:
+    """No error is both transient and permanent."""
+    assert not [
+        kind for kind in REQUEST_ERRORS if issubclass(kind, OxenTransientError) and issubclass(kind, OxenPermanentError)
+    ]
 
 
 @pytest.mark.parametrize("through", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])  # noqa: S301

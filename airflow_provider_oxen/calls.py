@@ -1,0 +1,67 @@
+"""
+The calls to the hub: one function for each endpoint, which builds a :class:`~airflow_provider_oxen.protocol.Call`.
+
+Source: the vendor's OpenAPI pages (API 0.224.2), but for ``/api/authorize``: the open-source Oxen client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, parse_evaluation
+from airflow_provider_oxen.parameters import check_path, check_path_parameter
+from airflow_provider_oxen.protocol import Call, parse_user
+
+__all__ = ["build_get_evaluation", "build_get_user", "build_start_evaluation"]
+
+
+def build_get_evaluation(ref: EvaluationRef) -> Call[Evaluation]:
+    """
+    Ask for one evaluation as it stands now.
+
+    :raises OxenConfigError: namespace, repo_name or evaluation_id cannot be part of a path.
+    """
+    names = ("namespace", "repo_name", "evaluation_id")
+    segments = [quote(check_path_parameter(name, getattr(ref, name)), safe="") for name in names]
+    return Call(
+        "GET",
+        "/api/repos/{}/{}/evaluations/{}".format(*segments),
+        partial(parse_evaluation, evaluation_id=ref.evaluation_id),
+        check="namespace, repo_name and evaluation_id, and that the evaluation was not deleted",
+    )
+
+
+def build_start_evaluation(
+    namespace: str, repo_name: str, branch: str, path: str, body: Mapping[str, Any]
+) -> Call[Evaluation]:
+    """
+    Start an evaluation over the rows of a file. It costs money, and must not be repeated.
+
+    :param branch: the branch the rows are read from. It may hold slashes.
+    :param path: the file, inside the repository.
+    :param body: the fields of the vendor's page, such as ``prompt``, ``model_id`` and ``target_column``.
+    :raises OxenConfigError: an argument cannot be part of a path.
+    """
+    segments = [
+        check_path_parameter("namespace", namespace),
+        check_path_parameter("repo_name", repo_name),
+        "evaluations",
+        *check_path("branch", branch),
+        *check_path("path", path),
+    ]
+    return Call(
+        "POST",
+        "/api/repos/" + "/".join(quote(segment, safe="") for segment in segments),
+        parse_evaluation,
+        check="namespace, repo_name, branch and path, and the fields of the request",
+        body=dict(body),
+        repeatable=False,
+    )
+
+
+def build_get_user() -> Call[str]:
+    """Ask whose key it is. The result is the user's name and email, as far as the hub gives them."""
+    return Call("GET", "/api/authorize", parse_user, check="the connection's host")

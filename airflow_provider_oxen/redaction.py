@@ -1,0 +1,50 @@
+"""
+What may be shown of what the hub sends: never the key, and never more than one printable line.
+
+Redaction works on decoded texts and on what is shown, never on bytes or names that are still to be parsed: a short
+key may be part of them by chance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["may_hold", "one_line", "redact"]
+
+#: Longest text of the hub's shown in an error or a log, in characters.
+_MAX_SHOWN = 500
+#: Shortest key that is redacted, in characters. A shorter one is a placeholder, for which a gateway puts the real key
+#: in; ids, paths and words may hold it by chance. Airflow's own masking leaves out short secrets, too.
+_SHORTEST_SECRET = 8
+
+
+def may_hold(body: bytes, secret: str) -> bool:
+    """
+    Check whether the texts of a JSON body have to be searched for the key.
+
+    They have to where the key is in the bytes, or where any text is written with JSON's escapes.
+    """
+    return b"\\" in body or secret.encode() in body
+
+
+def redact(value: Any, secret: str) -> Any:
+    """
+    Replace the key by ``***`` in a decoded text, or in all texts of a decoded object or list.
+
+    A hub or proxy that echoes the key must not carry it into a log or an XCom.
+    """
+    if len(secret) < _SHORTEST_SECRET:
+        return value
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, dict):
+        return {redact(key, secret): redact(inner, secret) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redact(inner, secret) for inner in value]
+    return value
+
+
+def one_line(text: str) -> str:
+    """Make a text of the hub's fit for one line of a log: no control characters, no surrogates, not too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_SHOWN]).split())
+    return line if len(line) <= _MAX_SHOWN else line[: _MAX_SHOWN - 1] + "…"

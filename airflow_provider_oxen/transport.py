@@ -1,0 +1,316 @@
+"""
+Send one call, return status code, headers and body: twice, with requests and with aiohttp.
+
+How this works:
+
+1. Both transports have the same limits: ``MAX_BODY_BYTES``, and the configured timeout from the first to the last
+   byte. Both follow no redirect, trust the same CAs, and take no proxy and no ``.netrc`` from the environment, which
+   only one of the libraries reads.
+2. Both raise the same errors. Each has a table that maps the exceptions of its library to ours, by class and never by
+   text.
+3. A call that is not repeatable is sent once: on a connection of its own, which is opened for it and closed after it,
+   so that no closed connection is met and no library sends it again.
+4. :class:`SentOnce` knows whether it began to be sent. Until then, what goes wrong is an :class:`OxenUnreachableError`
+   whose text begins with "not sent: ", and afterwards an :class:`OxenUnknownEffectError`.
+
+requests and aiohttp are imported on first use: a DAG file that is parsed needs neither.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_oxen import __version__
+from airflow_provider_oxen.config import ClientConfig
+from airflow_provider_oxen.exceptions import OxenConfigError, OxenInvalidResponseError, OxenUnreachableError
+from airflow_provider_oxen.protocol import MAX_BODY_BYTES, Call, Response, build_headers
+from airflow_provider_oxen.sent_once import SentOnce, trace_connections, watch_connections
+from airflow_provider_oxen.transport_errors import aiohttp_table, requests_table, translate
+from airflow_provider_oxen.version_compat import airflow_version
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+    import requests
+    import yarl
+
+__all__ = ["async_session", "build_url", "build_user_agent", "send", "send_async", "sync_session"]
+
+#: Bytes asked of a stream at a time.
+_CHUNK_BYTES = 64 * 1024
+
+
+def build_user_agent(airflow_version: str) -> str:
+    """
+    Name Airflow and this provider, Airflow first.
+
+    The vendor's server takes any agent with "oxen" in it for an Oxen client, reads what follows the first slash as that
+    client's version, and refuses versions below 0.36.0 with 426. Source: the open-source Oxen server.
+    """
+    return f"Apache-Airflow/{airflow_version} airflow-provider-oxen/{__version__}"
+
+
+@contextmanager
+def sync_session(config: ClientConfig, once: SentOnce | None = None) -> Iterator[requests.Session]:
+    """Open connections for :func:`send`; they are closed on leaving. ``once`` is for :func:`send` alone."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    context = _ssl_context(config)
+
+    class Adapter(HTTPAdapter):
+        """Checks certificates against what the other transport does; requests would bring a list of its own."""
+
+        def init_poolmanager(self, *args: Any, **named: Any) -> None:
+            super().init_poolmanager(*args, ssl_context=context, **named)
+            if once is not None:
+                watch_connections(self.poolmanager, once)
+
+        def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, ssl_context=context, **named)
+            if once is not None:
+                watch_connections(manager, once)
+            return manager
+
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002
+            conn.cert_reqs = "CERT_NONE" if config.verify is False else "CERT_REQUIRED"
+
+    class Session(requests.Session):
+        """Leaves redirects alone: requests reads where one points even if it is not to follow, and may fail at it."""
+
+        def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+            return None
+
+    with Session() as session:
+        session.trust_env = False
+        session.verify = config.verify is not False
+        session.proxies = {"http": config.proxy, "https": config.proxy} if config.proxy else {}
+        session.headers["User-Agent"] = build_user_agent(airflow_version())
+        adapter = Adapter(pool_connections=1, pool_maxsize=config.max_connections, pool_block=True)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        yield session
+
+
+def send(
+    session: requests.Session,
+    config: ClientConfig,
+    call: Call[Any],
+    before_sending: Callable[[], None] | None = None,
+) -> Response:
+    """
+    Send a call and receive its response, on this thread.
+
+    :param session: of the same configuration. A call that is not repeatable uses a session of its own instead.
+    :param before_sending: for a call that is not repeatable: called when its connection is established, before the
+        first byte of it is sent. What it raises keeps the call from being sent, and is raised here.
+    :raises OxenTransientError: no response came, or not a whole one. Of a call that is not repeatable: it was not sent.
+    :raises OxenUnknownEffectError: a call that is not repeatable was sent, and no whole response came.
+    """
+    import requests
+    import urllib3
+
+    give_up_at = time.monotonic() + config.timeout_seconds
+    once = None if call.repeatable else SentOnce(before_sending)
+    content = call.content()
+    headers = build_headers(config) | ({} if content is None else {"Content-Type": "application/json"})
+    if once is not None:
+        headers["Connection"] = "close"
+
+    def exchange() -> Response:
+        with (
+            nullcontext(session) if once is None else sync_session(config, once) as used,
+            used.request(
+                call.method,
+                config.base_url + call.path,
+                data=content,
+                headers=headers,
+                timeout=config.timeout_seconds,
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
+            body = bytearray()
+            # read1 returns what has come, so that a trickle is noticed between two of its drops.
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                body += chunk
+                _check_size(call, len(body))
+                if time.monotonic() > give_up_at:
+                    raise TimeoutError
+            return Response(response.status_code, _lower(response.headers), bytes(body))
+
+    try:
+        return _within(config.timeout_seconds, exchange, once)
+    except Exception as error:
+        if once is not None and once.prevented_by is not None:
+            raise once.prevented_by from None
+        known = isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError))
+        if once is None and not known:
+            raise
+        raise translate(error, requests_table(), call, config, once) from None
+
+
+def _within(seconds: float, exchange: Callable[[], Response], once: SentOnce | None) -> Response:
+    """
+    Bound an exchange's whole time, which requests does not: its timeout counts anew with every byte that arrives.
+
+    It runs on a thread of its own. One that is late is left behind, also where this thread is interrupted, as Airflow
+    does with a signal when a task's ``execution_timeout`` has passed. It ends with what it reads, or with the process.
+    """
+    done: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(exchange())
+        except BaseException as error:  # noqa: BLE001  # raised again on the thread that waits
+            done.put(error)
+
+    try:
+        threading.Thread(target=run, name="oxen-request", daemon=True).start()
+        result = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    finally:
+        if once is not None:
+            once.give_up()
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+@asynccontextmanager
+async def async_session(config: ClientConfig, once: SentOnce | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open connections for :func:`send_async`; they are closed on leaving. ``once`` is for :func:`send_async` alone."""
+    import asyncio
+
+    # Importing the library and reading CA files take time, for which the event loop must not stand still.
+    context, user_agent = await asyncio.to_thread(_prepare, config)
+    import aiohttp
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=config.max_connections, ssl=context),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": user_agent, **build_headers(config)},
+        timeout=aiohttp.ClientTimeout(total=config.timeout_seconds),
+        trust_env=False,
+        trace_configs=None if once is None else [trace_connections(once)],
+    ) as session:
+        yield session
+
+
+def build_url(config: ClientConfig, call: Call[Any]) -> yarl.URL:
+    """Build a call's address for :func:`send_async`. It costs more than an address should, and can be kept."""
+    import yarl
+
+    return yarl.URL(config.base_url + call.path, encoded=True)
+
+
+async def send_async(
+    session: aiohttp.ClientSession, config: ClientConfig, call: Call[Any], url: yarl.URL | None = None
+) -> Response:
+    """
+    Send a call and receive its response, on the running event loop. After a cancellation, nothing is sent.
+
+    :param session: of the same configuration; it has the headers of every request, so that they need not be merged
+        each time. A call that is not repeatable uses a session of its own instead.
+    :param url: what :func:`build_url` gave for the call, where it was kept.
+    :raises OxenTransientError: no response came, or not a whole one. Of a call that is not repeatable: it was not sent.
+    :raises OxenUnknownEffectError: a call that is not repeatable was sent, and no whole response came.
+    """
+    once = None if call.repeatable else SentOnce()
+    try:
+        url = url or build_url(config, call)
+        if once is None:
+            return await _exchange(session, config, call, url)
+        async with async_session(config, once) as own:
+            return await _exchange(own, config, call, url, {"Connection": "close"})
+    except Exception as error:
+        import aiohttp
+
+        if once is None and not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)):
+            if not isinstance(error, RuntimeError) or not session.closed:
+                raise
+            # Another user of the client found the key rotated and closed these connections.
+            raise OxenUnreachableError("the connections were closed meanwhile", request=str(call)) from error
+        raise translate(error, aiohttp_table(), call, config, once) from None
+
+
+async def _exchange(
+    session: aiohttp.ClientSession,
+    config: ClientConfig,
+    call: Call[Any],
+    url: yarl.URL,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    content = call.content()
+    options: dict[str, Any] = {}
+    if content is not None:
+        options = {"data": content}
+        headers = {"Content-Type": "application/json", **(headers or {})}
+    elif call.method != "GET":
+        options = {"skip_auto_headers": ["Content-Type"]}  # aiohttp names a type even where there is no body
+    response = await session.request(
+        call.method, url, headers=headers, proxy=config.proxy, allow_redirects=False, **options
+    )
+    try:
+        return Response(response.status, response.headers, await _read_body(call, response))
+    finally:
+        response.release()  # closes the connection where the body was not read to its end
+
+
+async def _read_body(call: Call[Any], response: aiohttp.ClientResponse) -> bytes:
+    # Where the length is given and nothing is compressed, no more than that is read, and it can be read at once.
+    length = response.content_length
+    if length is not None and "Content-Encoding" not in response.headers:
+        _check_size(call, length)
+        return await response.read()
+    body = bytearray()
+    while chunk := await response.content.read(_CHUNK_BYTES):
+        body += chunk
+        _check_size(call, len(body))
+    return bytes(body)
+
+
+def _prepare(config: ClientConfig) -> tuple[ssl.SSLContext | bool, str]:
+    """Import what a wait on an event loop will need; make the TLS settings (True: no TLS) and the user agent."""
+    import aiohttp  # noqa: F401
+    import msgspec  # noqa: F401
+    import pendulum  # noqa: F401
+
+    context = _ssl_context(config) if config.base_url.startswith("https") else True
+    return context, build_user_agent(airflow_version())
+
+
+def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
+    """Make the TLS settings of both transports: the machine's own CAs, unless the connection names a CA file."""
+    import ssl
+
+    if isinstance(config.verify, str):
+        try:
+            return ssl.create_default_context(cafile=config.verify)
+        except OSError as error:  # it could be read when the connection was
+            problem = f"names a CA file that cannot be read any more, {config.verify!r} ({error.strerror or error})"
+            raise OxenConfigError(problem, field="verify", conn_id=config.conn_id) from None
+    context = ssl.create_default_context()
+    if config.verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _check_size(call: Call[Any], size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise OxenInvalidResponseError(
+            f"the response is larger than {MAX_BODY_BYTES // 2**20} MiB, which no response of the hub is",
+            request=str(call),
+        )
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,118 @@
+"""The calls: where they go, what they carry, and which may be repeated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.exceptions import OxenConfigError
+
+PLACE: dict[str, Any] = {"namespace": "ox", "repo_name": "r", "branch": "main", "path": "data/a.csv"}
+SEGMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\"), min_size=1).filter(
+    lambda text: (
+        text == text.strip() and text not in (".", "..", "None") and all(ord(c) > 31 and c != "\x7f" for c in text)
+    )
+)
+
+
+def start(**arguments: Any) -> Any:
+    return build_start_evaluation(**{**PLACE, "body": {"prompt": "p"}, **arguments})
+
+
+def test_get_evaluation() -> None:
+    """One evaluation is asked for by its id; asking again has no effect."""
+    call = build_get_evaluation(EvaluationRef("ox", "customer-intents", "e1"))
+
+    assert str(call) == "GET /api/repos/ox/customer-intents/evaluations/e1"
+    assert call.repeatable
+    assert call.content() is None
+
+
+def test_get_evaluation_encodes_each_part() -> None:
+    """What has a meaning in an address is encoded."""
+    call = build_get_evaluation(EvaluationRef("ö x", "r?a=1", "e#1%2F"))
+
+    assert call.path == "/api/repos/%C3%B6%20x/r%3Fa%3D1/evaluations/e%231%252F"
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\\b", " a", "a\n", "None", None, 7])
+@pytest.mark.parametrize("name", ["namespace", "repo_name", "evaluation_id"])
+def test_get_evaluation_refuses_what_is_no_part_of_a_path(name: str, part: Any) -> None:
+    """A part that would change the path is refused, by the argument's name."""
+    ref = EvaluationRef(**{"namespace": "ox", "repo_name": "r", "evaluation_id": "e", name: part})
+
+    with pytest.raises(OxenConfigError, match=f"argument '{name}'"):
+        build_get_evaluation(ref)
+
+
+def test_get_user() -> None:
+    """Whose key it is can be asked again and again."""
+    assert str(build_get_user()) == "GET /api/authorize"
+    assert build_get_user().repeatable
+
+
+def test_start_evaluation() -> None:
+    """An evaluation is started on a branch's file, with the fields of the request, and never repeated."""
+    call = start(body={"prompt": "Which? {text}", "sample_count": 3})
+
+    assert str(call) == "POST /api/repos/ox/r/evaluations/main/data/a.csv"
+    assert not call.repeatable
+    assert json.loads(call.content()) == {"prompt": "Which? {text}", "sample_count": 3}
+
+
+def test_start_evaluation_keeps_its_own_copy_of_the_fields() -> None:
+    """Fields that are changed later do not change the call."""
+    body = {"prompt": "a"}
+    call = start(body=body)
+    body["prompt"] = "b"
+
+    assert json.loads(call.content()) == {"prompt": "a"}
+
+
+@pytest.mark.parametrize(
+    ("branch", "path", "expected"),
+    [
+        ("eval/first", "a.csv", "eval/first/a.csv"),
+        ("main", "data/deep/a b.csv", "main/data/deep/a%20b.csv"),
+        ("main", "ä?x#y%2F.csv", "main/%C3%A4%3Fx%23y%252F.csv"),
+        ("a:b", "c+d&e=f.csv", "a%3Ab/c%2Bd%26e%3Df.csv"),
+        ("main", "...", "main/..."),
+    ],
+)
+def test_start_evaluation_encodes_each_segment(branch: str, path: str, expected: str) -> None:
+    """Slashes of a branch and of a path stay slashes; what else has a meaning in an address is encoded."""
+    assert start(branch=branch, path=path).path == f"/api/repos/ox/r/evaluations/{expected}"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "/a", "a/", "a//b", "..", "../a", "a/../b", "a/./b", "a/..", "a\\b", "a/ b", None]
+)
+@pytest.mark.parametrize("name", ["branch", "path"])
+def test_start_evaluation_refuses_a_path_that_climbs(name: str, value: Any) -> None:
+    """What leads out of the place that it names is refused, by the argument's name."""
+    with pytest.raises(OxenConfigError, match=f"argument '{name}'"):
+        start(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["namespace", "repo_name"])
+def test_start_evaluation_refuses_a_slash_in_a_name(name: str) -> None:
+    """A namespace and a repository are one segment each."""
+    with pytest.raises(OxenConfigError, match=f"argument '{name}'"):
+        start(**{name: "a/b"})
+
+
+@given(branch=st.lists(SEGMENT, min_size=1, max_size=3), path=st.lists(SEGMENT, min_size=1, max_size=3))
+def test_start_evaluation_names_what_it_was_given(branch: list[str], path: list[str]) -> None:
+    """The decoded segments are those that were given, in their order."""
+    call = start(branch="/".join(branch), path="/".join(path))
+
+    segments = [unquote(segment) for segment in call.path.split("/")]
+    assert segments == ["", "api", "repos", "ox", "r", "evaluations", *branch, *path]
+    assert call.path.isascii()
