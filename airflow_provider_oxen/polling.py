@@ -1,38 +1,39 @@
 """
-When to look at an evaluation next. Numbers in, seconds out: no clock, no I/O, no randomness.
+When to poll an evaluation next. Numbers in, seconds out: no clock, no I/O, no randomness.
 
 How this works
 --------------
-:func:`remember` folds one look after another into a :class:`History`, nine values however long the wait. Out of it
-:func:`seconds_left` estimates when the last row will be done, and :func:`seconds_to_next_look` chooses a sleep:
+:func:`remember` adds one poll after another to a :class:`History`, nine values however long the wait. From it,
+:func:`seconds_left` estimates when the last row will be done, and :func:`seconds_to_next_poll` chooses a sleep:
 
 =====================================  ==============================================================================
-rows are moving                        half of the estimated time left: the looks close in on the end, each step half
-                                       as long as the one before, down to ``poke_interval``
+rows are moving                        half of the estimated time left: polls come closer as the end does, each sleep
+                                       half as long as the one before, down to ``poke_interval``
 rows should have moved by now          the blind sleep, counted from when they should have
-nothing tells (no total, none moved)   the blind sleep, counted from when the status was first seen
+nothing is known (no total or speed)   the blind sleep, counted from when the status was first seen
 queued                                 twice the blind sleep: the whole run is still to come
 committing, or no row is left          a tenth of the blind sleep: the end is next, so ``poke_interval`` for long
 =====================================  ==============================================================================
 
-*The blind sleep* is ``sqrt(poke_interval * age)``. What has lasted for some time will, for all that is known, last
-about as long again: its chance to end in the next second falls as one over its age. Looks then cost least, sleeps and
-delays together, where the sleep grows with the square root of the age. Growing with the age itself looks too often
-early and too late later on.
+*The blind sleep* is ``sqrt(poke_interval * age)``. Where nothing else is known, what has lasted for some time lasts
+about as long again: its chance to end in the next second falls as one over its age. The cost of polls and delays
+together is then least where the sleep grows with the square root of the age. A sleep that grows with the age itself
+polls too often early and too late later on.
 
 *The speed* is that of the rows' last movement, smoothed over a tenth of the run: quick to follow a change of pace,
-slow enough to survive a burst. Hubs tell rows in batches, so time is counted from movement to movement: a batch in the
-making shortens the time left by as much as the last batch took, no more. A stall therefore neither stretches the
-estimate nor lets it run down to nothing.
+slow enough to survive a burst. Hubs report rows in batches, so time is counted from movement to movement: a batch under
+way shortens the time left by as much as the last batch took, no more. A stall therefore neither stretches the estimate
+nor lets it run down to zero.
 
-*Jitter* shortens a sleep by up to a quarter, which parts waits for good within a few minutes. The first sleep is drawn
-from one to two ``poke_interval``, so that waits that began in the same second part at once. A sleep that would be far
-longer than ``max_wait`` has none: waits that far from their end stay as they parted before. Where ``max_wait`` is
-``poke_interval`` there is no room for either.
+*Jitter* shortens a sleep by up to a quarter, so that waits that started together stop polling together within a few
+minutes. The first sleep is drawn from one to two ``poke_interval``, so that waits that began in the same second spread
+at once. A sleep that would be far longer than ``max_wait`` has no jitter: waits that far from their end stay as they
+are spread. Where ``max_wait`` is ``poke_interval``, there is no room for either.
 
-What else was tried, and by how much it lost, is in ``docs/poll-schedule.md``; ``benchmarks/poll_schedule.py`` measures.
+What else was tried, and by how much it was worse, is in ``docs/poll-schedule.md``; ``benchmarks/poll_schedule.py``
+measures it.
 
-The rule for whoever changes this: the result lies between ``poke_interval`` and ``max_wait`` whatever was seen.
+The rule that must not be broken: the result lies between ``poke_interval`` and ``max_wait`` whatever was seen.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from airflow_provider_oxen.models import EvaluationStatus
+__all__ = ["History", "backoff_seconds", "remember", "seconds_left", "seconds_to_next_poll"]
 
-__all__ = ["History", "backoff_seconds", "remember", "seconds_left", "seconds_to_next_look"]
-
-#: Share of the estimated time left that is slept through. A half makes the number of looks grow with the logarithm of
+#: The statuses of the contract in which an evaluation waits for its first row, and in which it has done its last.
+_QUEUED_STATUS, _COMMITTING_STATUS = "queued", "committing"
+#: Share of the estimated time left that is slept through. A half makes the number of polls grow with the logarithm of
 #: the time left, and an estimate may be twice too long before the end is slept through.
 _SHARE_OF_TIME_LEFT = 0.5
 #: Share of the run over which speed is smoothed. 0 is the speed of the last movement alone, which one row after a
 #: stall makes far too low; 1 is that of the whole run, which is late to see a change of pace.
 _SMOOTHED_OVER = 0.1
 #: Longest sleep on an estimate, as a multiple of how long the run was watched: the first speeds are measured over
-#: seconds, and a run of a minute must not be slept through on the word of one.
+#: seconds, and a run of a minute must not be slept through because of one of them.
 _SLEEP_PER_WATCHED = 2.0
 #: The queue's share of the blind sleep. The delay of a start costs little: the run is still to be waited for.
 _QUEUED = 2.0
-#: A commit's share. At a ``poke_interval`` of 5 s it is looked at every 5 s for 8 minutes, every 10 s after half an
+#: A commit's share. At a ``poke_interval`` of 5 s it is polled every 5 s for 8 minutes, every 10 s after half an
 #: hour: most commits end before, and one that hangs does not cost what a fixed interval would.
 _FINISHING = 0.1
-#: Most that jitter takes off a sleep, as a share, before the sleep is kept to ``max_wait``; more would cost looks.
+#: Most that jitter takes off a sleep, as a share, before the sleep is kept to ``max_wait``; more would cost polls.
 _JITTER = 0.25
 #: Shortest time a movement can take, in seconds, so that a clock set back makes no speed infinite.
 _SHORTEST_MOVEMENT = 0.001
@@ -66,14 +67,14 @@ _SHORTEST_MOVEMENT = 0.001
 
 class History(NamedTuple):
     """
-    What all looks so far have told, as made by :func:`remember`. A tuple, since one is made at every look.
+    What all polls so far have shown, as made by :func:`remember`. A tuple, since one is made at every poll.
 
     Times are in seconds, on any one clock.
 
-    :param began_at: the first look.
-    :param phase_began_at: the first look that saw the present status.
-    :param moved_at: the last look that saw the status change or rows done.
-    :param at: the last look.
+    :param began_at: the first poll.
+    :param phase_began_at: the first poll that saw the present status.
+    :param moved_at: the last poll that saw the status change or rows done.
+    :param at: the last poll.
     :param status: the evaluation's status.
     :param processed: most rows seen done, or None.
     :param total: rows in all, or None.
@@ -94,12 +95,12 @@ class History(NamedTuple):
 
 def remember(before: History | None, *, at: float, status: str, processed: int | None, total: int | None) -> History:
     """
-    Take in one look.
+    Add one poll.
 
-    Rows that go backwards, as one replica may tell that lags behind another, count as standing still.
+    Rows that go backwards, as a replica may report that lags behind another, count as standing still.
 
-    :param before: what was known before; None at the first look.
-    :param at: when the look was, in seconds on the clock of the looks before.
+    :param before: what was known before; None at the first poll.
+    :param at: when the poll was, in seconds on the clock of the polls before.
     :param status: the evaluation's status.
     :param processed: rows done, or None.
     :param total: rows in all, or None.
@@ -124,10 +125,10 @@ def remember(before: History | None, *, at: float, status: str, processed: int |
 
 def seconds_left(history: History) -> float | None:
     """
-    Estimate the time until the last row is done, from the last look on.
+    Estimate the time until the last row is done, from the last poll on.
 
-    :return: seconds, 0 or more; None where nothing tells: no rows moved yet in the present status, no total, or no row
-        left.
+    :return: seconds, 0 or more; None where it cannot be known: no rows moved yet in the present status, no total, or no
+        row left.
     """
     processed, total, speed = history.processed, history.total, history.rows_per_second
     if processed is None or not total or processed >= total or speed <= 0:
@@ -136,23 +137,23 @@ def seconds_left(history: History) -> float | None:
     return max((total - processed) / speed - max(min(stood, history.rhythm_seconds), 0.0), 0.0)
 
 
-def seconds_to_next_look(history: History, *, poke_interval: float, max_wait: float, jitter: float) -> float:
+def seconds_to_next_poll(history: History, *, poke_interval: float, max_wait: float, jitter: float) -> float:
     """
-    Choose how long to sleep before the evaluation is looked at again.
+    Choose how long to sleep before the evaluation is polled again.
 
     :param history: what was seen so far.
-    :param poke_interval: shortest time between two looks, in seconds; above 0.
+    :param poke_interval: shortest time between two polls, in seconds; above 0.
     :param max_wait: longest, in seconds; at least ``poke_interval``.
-    :param jitter: 0.0 to 1.0, drawn by the caller, so that waits that began together do not look together.
+    :param jitter: 0.0 to 1.0, drawn by the caller, so that waits that began together do not poll together.
     :return: seconds, from ``poke_interval`` to ``max_wait``.
     """
     if history.at == history.began_at:
         return min(poke_interval * (1.0 + jitter), max_wait)
     watched, stood = history.at - history.phase_began_at, history.at - history.moved_at
     left = seconds_left(history)
-    if history.status == EvaluationStatus.QUEUED:
+    if history.status == _QUEUED_STATUS:
         wish = _QUEUED * _blind_sleep(watched, poke_interval)
-    elif history.status == EvaluationStatus.COMMITTING or _no_row_is_left(history):
+    elif history.status == _COMMITTING_STATUS or _no_row_is_left(history):
         wish = _FINISHING * _blind_sleep(stood, poke_interval)
     elif left is None:
         wish = _blind_sleep(watched, poke_interval)

@@ -1,323 +1,315 @@
 """
-What the waits of one process share: connections, looks at the same evaluation, and the pause a rate limit asks for.
+What the waits of one process share: the look-up of an Airflow connection, and the sockets to its hub.
 
 How this works
 --------------
-A triggerer runs thousands of waits on one event loop. Each joins the :class:`SharedClient` of its configuration and
-leaves it when it ends. The first to come opens an aiohttp session, the others use the same one, and the last to leave
-closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of waits. A client is shared
-only by waits of the same event loop (aiohttp's sessions are bound to theirs) and of equal configuration (host, key, TLS
-settings): a rotated key makes a new one. Requests beyond ``max_connections`` stand in line, first come, first served;
-the time a request may take does not run before its turn, so that a crowd makes looks late and not failures. Only where
-the hub has answered nobody for as long as a request may take, those who stood in line all that time fail with the
-others: a hub that hangs must not hold them there, one after the other, past their deadlines.
+1. A triggerer runs thousands of waits on one event loop. Those that use the same Airflow connection share one
+   :class:`SharedConnection`: its settings are looked up once, and again when they are a minute old, so that a change
+   reaches all waits. A look-up that fails then changes nothing. Waits that need one while it is under way share it,
+   also where it fails.
+2. The settings lead to a :class:`SharedClient`. Its first wait opens an aiohttp session, the others use the same one,
+   and the last to leave closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of
+   waits. Changed settings (a new key, another host) make a new client.
+3. Requests beyond ``max_connections`` wait in a queue, first come, first served. The time limit of a request begins
+   with its turn, so that many waits make polls late and not failures. Only where the hub has answered no request for as
+   long as one may take, those that were queued all that time fail: a hub that hangs must not hold them past their
+   deadlines.
+4. When the hub answers 429, the client sends nothing until the pause is over (see ``pause``): requests end at once in
+   an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
+   come back together.
+5. When the hub answers 401, the client sends nothing any more, and the connection is looked up again, once for all its
+   waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that begins
+   later makes a new client, and asks.
 
-*Looks at the same evaluation* go through one :class:`SharedEvaluation`. Who looks says how old an answer may be: a wait
-takes one that is at most half as old as the sleep it comes from, and reckons its next sleep from the answer's time. So
-what it knows is never older than that sleep, as if it were alone, and the hub is asked at most twice as often as by the
-one of them that sleeps least: as much as two waits cost. A request under way is joined. Its failure is that of all who
-joined, each of which counts it as its own; where its owner is cancelled, one of the others asks instead. The answer
-that the evaluation has ended wakes all who sleep until they look at it again: nobody learns of it later than the first.
+This is the only module with state of its own, ``_connections``, because waits that know nothing of each other must find
+what they share. It holds nothing that outlives the last wait.
 
-A fresh wait may take an answer, too, that is at most half of its shortest sleep old. It cannot mistake an earlier run
-for its own, for a run's id is its own; and a refusal is kept for nobody, since a person may have mended its cause.
-
-*Sleeps* end on common ticks. What is due in the same twentieth of a second is done at one go, which takes about a third
-off the CPU a poll where many wait: most of it is waking up.
-
-When the hub answers 429, nobody who shares the client asks it again before the pause is over: their requests end at
-once in an :class:`OxenRateLimitError` that says how long is left, without a byte being sent. How a wait takes that is
-decided in ``wait``, as for any error; it adds its own jitter, so that they do not all come back together.
-
-This is the only module with state of its own, ``_clients``, because what is shared must be found by waits that know
-nothing of each other. It holds nothing that outlives the last wait.
-
-The rule that binds the next person: whatever is opened here is closed by the last who leaves, also when that one is
+The rule that must not be broken: whatever is opened here is closed by the last wait that leaves, also when that one is
 cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from copy import copy
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from airflow_provider_oxen.api import (
-    MAX_RETRY_AFTER_SECONDS,
-    Request,
-    Response,
-    build_evaluation_request,
-    read_evaluation_response,
-)
-from airflow_provider_oxen.client import async_session, read_url, send_async
+from airflow_provider_oxen.calls import build_get_evaluation
 from airflow_provider_oxen.config import ClientConfig
-from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenTransientError, OxenUnreachableError
-from airflow_provider_oxen.models import Evaluation, EvaluationRef
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.exceptions import (
+    OxenAuthenticationError,
+    OxenError,
+    OxenRateLimitError,
+    OxenUnreachableError,
+)
+from airflow_provider_oxen.pause import Pause
+from airflow_provider_oxen.protocol import Call, parse_response
+from airflow_provider_oxen.sharing import SharedEvaluation, Ticks
+from airflow_provider_oxen.transport import async_session, build_url, send_async
 
 if TYPE_CHECKING:
     import aiohttp
     import yarl
 
-__all__ = ["Look", "SharedClient", "SharedEvaluation", "join"]
+__all__ = ["MAX_LOOKUP_AGE_SECONDS", "SharedClient", "SharedConnection", "join", "shared_connections"]
 
-#: Pause after a 429 that names none, in seconds; doubled with each further one.
-_FIRST_PAUSE_SECONDS = 10.0
-#: Sleeps end on multiples of this, in seconds: late by less than anyone notices, and fifty looks at a time where a
-#: thousand a second are due, which is a few milliseconds' work.
-_TICK_SECONDS = 0.05
-#: Ticks of sleeps too short to be seconds in earnest, for which the other would be late.
-_SHORT_SECONDS, _SHORT_TICK_SECONDS = 0.5, 0.001
+#: How old the settings of a connection may be, in seconds, before they are looked up again.
+MAX_LOOKUP_AGE_SECONDS = 60.0
 
-_T = TypeVar("_T")
-_clients: dict[tuple[asyncio.AbstractEventLoop, ClientConfig], SharedClient] = {}
+LookUp: TypeAlias = Callable[[], Awaitable[ClientConfig]]
+T = TypeVar("T")
+
+_connections: dict[tuple[asyncio.AbstractEventLoop, str], SharedConnection] = {}
 
 
-class Look(NamedTuple):
+def join(conn_id: str, look_up: LookUp) -> SharedConnection:
     """
-    What a look brought.
+    Share an Airflow connection on the running event loop. Leave it at the end.
 
-    :param seen: the evaluation, or why there is none.
-    :param at_monotonic: when that was known, in seconds on this process's steady clock.
+    :param look_up: reads the connection. The first wait's is used for all.
     """
+    key = (asyncio.get_running_loop(), conn_id)
+    connection = _connections.get(key)
+    if connection is None:
+        connection = _connections[key] = SharedConnection(conn_id, look_up)
+    connection.waits += 1
+    return connection
 
-    seen: Evaluation | OxenError
-    at_monotonic: float
+
+def shared_connections() -> list[SharedConnection]:
+    """List what is shared in this process now."""
+    return list(_connections.values())
 
 
-def join(config: ClientConfig) -> SharedClient:
-    """Use the client of a configuration on the running event loop, made for the first who asks. Leave it at the end."""
-    key = (asyncio.get_running_loop(), config)
-    client = _clients.get(key)
-    if client is None:
-        client = _clients[key] = SharedClient(config)
-    client.waits += 1
-    return client
+class SharedConnection:
+    """One Airflow connection, for all the waits of one event loop that use it."""
+
+    def __init__(self, conn_id: str, look_up: LookUp) -> None:
+        self.waits = 0
+        self._conn_id = conn_id
+        self._look_up = look_up
+        self._looking_up = asyncio.Lock()
+        self._client: SharedClient | None = None
+        self._looked_up_at_monotonic = 0.0  # when the look-up began that led to the client's settings
+        self._failure: OxenError | None = None
+        self._failed_at_monotonic = 0.0
+
+    def __repr__(self) -> str:
+        return f"<SharedConnection {self._conn_id!r}: {self.waits} waits, client {self._client!r}>"
+
+    async def client(self, joined_at: float) -> SharedClient:
+        """
+        Give the client of the connection's present settings.
+
+        :param joined_at: when the wait began, on the steady clock. It gets no client that was refused before.
+        :raises OxenError: the connection cannot be looked up, or its settings cannot be used.
+        """
+        known = self._client
+        if (
+            known is not None
+            and (self.is_current(known) or self._looking_up.locked())
+            and not known.was_refused_before(joined_at)
+        ):
+            return known
+        asked_at = time.monotonic()
+        async with self._looking_up:
+            known = self._client
+            if known is None:
+                return await self._look_up_since(asked_at)
+            if known.was_refused_before(joined_at):
+                current = await self._look_up_since(asked_at)
+                if current is known:
+                    current = self._client = SharedClient(known.config)
+                return current
+            if not self.is_current(known):
+                with suppress(OxenError):  # what is known is good enough; the next try is in a minute
+                    return await self._look_up_since(asked_at)
+            return known
+
+    def is_current(self, client: SharedClient) -> bool:
+        """Check that a client has the connection's settings, and that a look-up was tried less than a minute ago."""
+        tried_at = max(self._looked_up_at_monotonic, self._failed_at_monotonic)
+        return client is self._client and time.monotonic() - tried_at < MAX_LOOKUP_AGE_SECONDS
+
+    async def check_refusal(self, refused: SharedClient, error: OxenAuthenticationError) -> None:
+        """
+        Look the connection up again, because the hub refused the key. One look-up after a 401 will do for all waits.
+
+        :param refused: the client whose request was refused.
+        :raises OxenAuthenticationError: ``error``, where the connection still has the settings that were refused.
+        """
+        # A 403 is not remembered: it may be about one repository alone.
+        asked_at = refused.refused_at_monotonic if error.status_code == 401 else time.monotonic()
+        async with self._looking_up:
+            current = self._client
+            if current is refused:
+                try:
+                    current = await self._look_up_since(asked_at)
+                except OxenError:
+                    refused.refusal = None  # whether there is another key is not known
+                    raise
+            if current is None or current.config == refused.config:
+                raise error
+
+    def leave(self) -> None:
+        """End one wait's share."""
+        self.waits -= 1
+        if self.waits == 0:
+            del _connections[asyncio.get_running_loop(), self._conn_id]
+
+    async def _look_up_since(self, asked_at: float) -> SharedClient:
+        """Look the connection up, where that was not done since then. Only for the holder of the lock."""
+        if self._client is not None and self._looked_up_at_monotonic >= asked_at:
+            return self._client
+        if self._failure is not None and self._failed_at_monotonic >= asked_at:
+            raise copy(self._failure)  # each wait gets its own: raising an error adds to it
+        began_at = time.monotonic()
+        try:
+            config = await self._look_up()
+        except OxenError as error:
+            self._failure, self._failed_at_monotonic = error, time.monotonic()
+            raise
+        self._looked_up_at_monotonic = began_at
+        if self._client is None or self._client.config != config:
+            self._client = SharedClient(config)
+        return self._client
 
 
 class SharedClient:
-    """Requests to one hub, by all the waits of one event loop that use the same configuration."""
+    """Requests to one hub, by all the waits of one event loop that use the same settings."""
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.waits = 0
         self.requests = 0
-        self.alarms = _Alarms()
+        #: The hub's 401, from which on nothing is sent.
+        self.refusal: OxenAuthenticationError | None = None
+        self.refused_at_monotonic = 0.0
         self._evaluations: dict[EvaluationRef, SharedEvaluation] = {}
-        self._turns = asyncio.Semaphore(config.max_connections)
+        self._ticks = Ticks()
+        self._slots = asyncio.Semaphore(config.max_connections)
         self._opening = asyncio.Lock()
         self._opened: AbstractAsyncContextManager[aiohttp.ClientSession] | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._answered_at_monotonic = 0.0
-        self._quiet_from_monotonic = 0.0
-        self._quiet_until_monotonic = 0.0
-        self._limits_in_a_row = 0
+        self._last_response_at_monotonic = 0.0
+        self._pause = Pause()
 
     def __repr__(self) -> str:
-        return f"<SharedClient {self.config.base_url}: {self.waits} waits, {self.requests} requests under way>"
+        return (
+            f"<SharedClient {self.config.base_url}: {self.waits} waits for {len(self._evaluations)} evaluations, "
+            f"{self.requests} requests under way, {len(self._ticks)} timers>"
+        )
 
     def share(self, ref: EvaluationRef) -> SharedEvaluation:
         """
-        Share the looks at an evaluation. Leave it at the end.
+        Share the polls of an evaluation. Leave it at the end.
 
-        :raises OxenConfigError: the reference cannot stand in a path.
+        :raises OxenConfigError: the reference cannot be part of a path.
         """
         shared = self._evaluations.get(ref)
         if shared is None:
-            shared = self._evaluations[ref] = SharedEvaluation(self, ref)
+            ask = _RepeatedCall(self, build_get_evaluation(ref))
+            shared = SharedEvaluation(ask, self._ticks, partial(self._evaluations.__delitem__, ref))
+            self._evaluations[ref] = shared
         shared.waits += 1
         return shared
 
-    async def get_evaluation(self, ref: EvaluationRef) -> Evaluation:
-        """Ask for an evaluation as it stands now, in a request of one's own."""
-        return await SharedEvaluation(self, ref).ask()
+    def was_refused_before(self, at_monotonic: float) -> bool:
+        """Check that the hub had refused the key by a certain time."""
+        return self.refusal is not None and self.refused_at_monotonic < at_monotonic
 
-    async def ask(self, request: Request, url: yarl.URL | None, read: Callable[[Response], _T]) -> _T:
+    async def ask(self, call: Call[T], url: yarl.URL | None = None) -> T:
         """
-        Send a request and read its response.
+        Send a call and parse its response.
 
-        :param url: where a caller keeps it, the request's address as :func:`read_url` gives it.
-        :param read: turns the response into what was asked for, or raises an :class:`OxenRequestError`.
-        :raises OxenRequestError: what ``read`` raises; or no response came, to this or to any before it in line; or the
-            hub asked for a pause that is not over.
+        :param url: the call's address, where the caller keeps it.
+        :raises OxenRequestError: no usable response came, to this or to any request before it in the queue; or the hub
+            asked for a pause that is not over, or has refused the key before.
         """
-        session = self._session or await self._open()
-        stands_since = time.monotonic()
-        async with self._turns:
+        session = self._session or await self.open()
+        queued_at = time.monotonic()
+        async with self._slots:
             sent_at = time.monotonic()
-            silent_for = sent_at - max(stands_since, self._answered_at_monotonic)
-            if silent_for >= self.config.timeout_seconds:
-                raise OxenUnreachableError(
-                    f"not sent: it stood in line, and the hub answered nobody for {silent_for:.0f} s "
-                    f"({self.config.base_url})",
-                    request=str(request),
-                )
-            quiet_for = self._quiet_until_monotonic - sent_at
-            if quiet_for > 0:
-                raise OxenRateLimitError(
-                    f"not sent: the hub answered 429 and asked for a pause, of which {quiet_for:.1f} s are left",
-                    request=str(request),
-                    retry_after_seconds=quiet_for,
-                )
+            self._check_may_send(call, queued_at, sent_at)
             self.requests += 1
             try:
-                response = await send_async(session, self.config, request, url)
+                response = await send_async(session, self.config, call, url)
             finally:
                 self.requests -= 1
-            self._answered_at_monotonic = time.monotonic()
+            self._last_response_at_monotonic = time.monotonic()
         try:
-            answer = read(response)
+            result = parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
         except OxenRateLimitError as error:
-            error.retry_after_seconds = self._pause(error.retry_after_seconds, sent_at)
+            now = time.monotonic()
+            self._pause = self._pause.after_limit(asked_for=error.retry_after_seconds, sent_at=sent_at, now=now)
+            error.retry_after_seconds = self._pause.seconds_left(now)
             raise
-        self._limits_in_a_row = 0
-        return answer
+        except OxenAuthenticationError as error:
+            if error.status_code == 401 and self.refusal is None:
+                self.refusal, self.refused_at_monotonic = error, time.monotonic()
+            raise
+        self._pause = self._pause.after_response()
+        return result
 
-    async def _open(self) -> aiohttp.ClientSession:
+    async def open(self) -> aiohttp.ClientSession:
+        """Open the session, where none of the waits has done it yet."""
         async with self._opening:
             if self._session is None:
                 self._opened = async_session(self.config)
                 self._session = await self._opened.__aenter__()
             return self._session
 
-    def _pause(self, asked_for: float | None, sent_at: float) -> float:
-        """Begin a pause, or lengthen the one that began while the request was under way; give its seconds."""
-        now = time.monotonic()
-        if sent_at >= self._quiet_from_monotonic:
-            self._limits_in_a_row += 1
-            self._quiet_from_monotonic = now
-        if asked_for is None:
-            doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(self._limits_in_a_row - 1, 20)
-            asked_for = min(doubled, MAX_RETRY_AFTER_SECONDS) - (now - self._quiet_from_monotonic)
-        self._quiet_until_monotonic = max(self._quiet_until_monotonic, now + asked_for)
-        return self._quiet_until_monotonic - now
-
-    def forget(self, ref: EvaluationRef) -> None:
-        """Share an evaluation no longer. For the last who leaves it."""
-        del self._evaluations[ref]
-
     async def leave(self) -> None:
-        """Leave the connections to the others; the last closes them."""
+        """End one wait's share; the last closes the connections."""
         self.waits -= 1
         if self.waits == 0:
-            del _clients[asyncio.get_running_loop(), self.config]
-            self.alarms.cancel()
+            self._ticks.cancel()
             if self._opened is not None:
                 # A task that is being cancelled still closes what it opened.
-                await asyncio.shield(self._opened.__aexit__(None, None, None))
+                opened, self._opened, self._session = self._opened, None, None
+                await asyncio.shield(opened.__aexit__(None, None, None))
+
+    def _check_may_send(self, call: Call[T], queued_at: float, now: float) -> None:
+        if self.refusal is not None:
+            refusal = copy(self.refusal)
+            refusal.request, refusal.request_id = str(call), None  # not those of the request that was sent
+            raise refusal
+        silent_for = now - max(queued_at, self._last_response_at_monotonic)
+        if silent_for >= self.config.timeout_seconds:
+            raise OxenUnreachableError(
+                f"not sent: waited {silent_for:.0f} s for a free connection, while the hub answered no request "
+                f"({self.config.base_url})",
+                request=str(call),
+            )
+        pause = self._pause.seconds_left(now)
+        if pause > 0:
+            raise OxenRateLimitError(
+                f"not sent: the hub answered 429 and asked for a pause, of which {pause:.1f} s are left",
+                request=str(call),
+                retry_after_seconds=pause,
+            )
 
 
-class SharedEvaluation:
-    """Looks at one evaluation, by all the waits of a :class:`SharedClient` that wait for it."""
+class _RepeatedCall:
+    """A call that is sent again and again. Its address, which takes time to build, is kept."""
 
-    __slots__ = ("_asleep", "_client", "_joined", "_last", "_ref", "_request", "_url", "waits")
+    __slots__ = ("_call", "_client", "_url")
 
-    def __init__(self, client: SharedClient, ref: EvaluationRef) -> None:
-        self.waits = 0
+    def __init__(self, client: SharedClient, call: Call[Evaluation]) -> None:
         self._client = client
-        self._ref = ref
-        self._request = build_evaluation_request(client.config, ref)
+        self._call = call
         self._url: yarl.URL | None = None
-        self._last: Look | None = None
-        self._joined: list[asyncio.Future[Look | None]] | None = None  # None: no request is under way
-        self._asleep: set[asyncio.Future[None]] = set()  # thousands may sleep here, and wake in any order
 
-    async def look(self, max_age: float) -> Look:
-        """
-        Give the answer there is, or join the request that is under way, or ask.
+    def __call__(self) -> Awaitable[Evaluation]:
+        return self._ask_first() if self._url is None else self._client.ask(self._call, self._url)
 
-        :param max_age: how old an answer may be, in seconds; the one that the evaluation has ended may be older.
-        """
-        while True:
-            last = self._last
-            if last is not None and (_has_ended(last) or time.monotonic() - last.at_monotonic <= max_age):
-                return last
-            if self._joined is None:
-                return await self._look_for_all()
-            answered: asyncio.Future[Look | None] = asyncio.get_running_loop().create_future()
-            self._joined.append(answered)
-            look = await answered
-            if look is not None:
-                return look
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, until the evaluation is seen to have ended at the latest."""
-        alarm = self._client.alarms.set(seconds)
-        self._asleep.add(alarm)
-        try:
-            await alarm
-        finally:
-            self._asleep.remove(alarm)
-
-    async def ask(self) -> Evaluation:
-        """Ask the hub. Raises as :meth:`SharedClient.ask`."""
-        if self._url is None:
-            self._url = read_url(self._request)
-        return await self._client.ask(self._request, self._url, self._read)
-
-    def leave(self) -> None:
-        """Look no more."""
-        self.waits -= 1
-        if self.waits == 0:
-            self._client.forget(self._ref)
-
-    async def _look_for_all(self) -> Look:
-        joined = self._joined = []
-        look = None
-        try:
-            try:
-                look = Look(await self.ask(), time.monotonic())
-            except OxenError as error:
-                look = Look(error, time.monotonic())
-        finally:
-            self._joined = None
-            for answered in joined:
-                if not answered.done():
-                    answered.set_result(look)
-        self._last = look if isinstance(look.seen, (Evaluation, OxenTransientError)) else None
-        if _has_ended(look):
-            for alarm in self._asleep:
-                if not alarm.done():
-                    alarm.set_result(None)
-        return look
-
-    def _read(self, response: Response) -> Evaluation:
-        now = datetime.now(tz=timezone.utc)
-        return read_evaluation_response(self._request, response, evaluation_id=self._ref.evaluation_id, now=now)
-
-
-class _Alarms:
-    """Ends sleeps, those of one tick together: one timer for all of them."""
-
-    def __init__(self) -> None:
-        self._ticks: dict[float, tuple[asyncio.TimerHandle, list[asyncio.Future[None]]]] = {}
-
-    def set(self, seconds: float) -> asyncio.Future[None]:
-        """Give what is done after at least so many seconds."""
-        loop = asyncio.get_running_loop()
-        tick = _TICK_SECONDS if seconds >= _SHORT_SECONDS else _SHORT_TICK_SECONDS
-        at = math.ceil((loop.time() + seconds) / tick) * tick
-        alarm: asyncio.Future[None] = loop.create_future()
-        due = self._ticks.get(at)
-        if due is None:
-            self._ticks[at] = (loop.call_at(at, self._ring, at), [alarm])
-        else:
-            due[1].append(alarm)
-        return alarm
-
-    def _ring(self, at: float) -> None:
-        for alarm in self._ticks.pop(at)[1]:
-            if not alarm.done():
-                alarm.set_result(None)
-
-    def cancel(self) -> None:
-        for timer, _ in self._ticks.values():
-            timer.cancel()
-        self._ticks.clear()
-
-
-def _has_ended(look: Look) -> bool:
-    return isinstance(look.seen, Evaluation) and look.seen.is_terminal
+    async def _ask_first(self) -> Evaluation:
+        await self._client.open()  # which imports what the address needs, and not on the event loop
+        self._url = build_url(self._client.config, self._call)
+        return await self._client.ask(self._call, self._url)

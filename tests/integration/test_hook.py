@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_oxen.calls import build_get_evaluation
+from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenConfigError
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.hooks.oxen import OxenHook
-from airflow_provider_oxen.models import EvaluationRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def test_both_ways_of_reading_a_connection_agree(set_connection: Callable[..., N
 
 @pytest.mark.parametrize("read", [OxenHook.get_config, lambda hook: asyncio.run(hook.aget_config())])
 def test_missing_connection_is_named(read: Callable[[OxenHook], object]) -> None:
-    """A connection that is not defined is a setting to mend, and not something to try again."""
+    """A connection that is not defined is a setting to fix, and not something to try again."""
     with pytest.raises(OxenConfigError, match=r"connection 'nowhere'.*there is no such connection"):
         read(OxenHook("nowhere"))
 
@@ -49,7 +50,7 @@ def test_missing_connection_is_named(read: Callable[[OxenHook], object]) -> None
 def test_unknown_extra_field_is_named_in_a_warning(
     set_connection: Callable[..., None], oxen_hub: LocalHub, logged: Callable[[], str]
 ) -> None:
-    """An extra field nobody knows is logged by name, and neither it nor its value is sent to the hub."""
+    """An unknown extra field is logged by name, and neither it nor its value is sent to the hub."""
     set_connection(extra={"time_out": "secret-9", "timeout": 5})
 
     OxenHook().get_evaluation("ox", "r", oxen_hub.add_evaluation(seconds=0))
@@ -68,7 +69,7 @@ def test_unknown_extra_field_is_named_in_a_warning(
     ],
 )
 @pytest.mark.parametrize("read", [OxenHook.get_config, lambda hook: asyncio.run(hook.aget_config())])
-def test_extra_that_is_no_object_is_named(
+def test_extra_that_is_not_an_object_is_named(
     monkeypatch: pytest.MonkeyPatch, written: str, read: Callable[[OxenHook], object]
 ) -> None:
     """Extra fields that cannot be read are an error: left out silently, ``verify`` or ``proxy`` would be lost."""
@@ -80,8 +81,8 @@ def test_extra_that_is_no_object_is_named(
         read(OxenHook())
 
 
-def test_connection_that_airflow_cannot_read_is_said_to_be_perhaps_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URI whose key was not encoded is no connection to Airflow; the error says what may be the matter."""
+def test_connection_that_airflow_cannot_read_has_the_likely_cause_in_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow reports a connection that it cannot read as missing; the error says what the cause may be."""
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", '{"conn_type": "oxen", "passw')
 
     with pytest.raises(OxenConfigError, match="percent-encoded"):
@@ -93,14 +94,14 @@ def test_making_a_hook_reads_nothing() -> None:
     assert OxenHook("nowhere").oxen_conn_id == "nowhere"
 
 
-def test_test_button_says_who_it_is(oxen_hub: LocalHub) -> None:
+def test_test_button_shows_whose_key_it_is(oxen_hub: LocalHub) -> None:
     """The connection test names the hub and the user the key belongs to."""
     assert OxenHook().test_connection() == (True, f"Connected to {oxen_hub.url} as Ox <ox@example.com>")
     assert oxen_hub.requests[-1].path == "/api/authorize"
 
 
-def test_test_button_says_why_not(set_connection: Callable[..., None]) -> None:
-    """A key the hub does not accept is said to be that, without being shown."""
+def test_test_button_shows_why_it_fails(set_connection: Callable[..., None]) -> None:
+    """The message says that the hub does not accept the key, and does not show it."""
     set_connection(password="wrong-key-4711")
 
     works, message = OxenHook().test_connection()
@@ -111,7 +112,7 @@ def test_test_button_says_why_not(set_connection: Callable[..., None]) -> None:
     assert "wrong-key-4711" not in message
 
 
-def test_test_button_names_the_field_to_mend(set_connection: Callable[..., None]) -> None:
+def test_test_button_names_the_field_to_fix(set_connection: Callable[..., None]) -> None:
     """A connection without a key fails its test with the field's name."""
     set_connection(password=None)
 
@@ -126,29 +127,31 @@ def _rotate_key(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", hub.connection_json)
 
 
-def test_rotated_key_is_read_again_on_a_worker(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client whose key was rotated between two requests reads the connection again and goes on."""
-    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0))
+def test_rotated_key_is_looked_up_again_on_a_worker(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose key was rotated between two requests looks the connection up again and goes on."""
+    call = build_get_evaluation(EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0)))
     with OxenHook().get_conn() as client:
-        client.get_evaluation(ref)
+        client.ask(call)
         _rotate_key(oxen_hub, monkeypatch)
 
-        assert client.get_evaluation(ref).status == "completed"
+        assert client.ask(call).status == "completed"
 
 
-async def test_rotated_key_is_read_again_on_an_event_loop(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rotated_key_is_looked_up_again_on_an_event_loop(
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same for a client on an event loop."""
-    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0))
+    call = build_get_evaluation(EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=0)))
     async with OxenHook().get_async_conn() as client:
-        await client.get_evaluation(ref)
+        await client.ask(call)
         _rotate_key(oxen_hub, monkeypatch)
 
-        assert (await client.get_evaluation(ref)).status == "completed"
+        assert (await client.ask(call)).status == "completed"
 
 
 @pytest.mark.parametrize("fetch", [OxenHook.get_evaluation, lambda *args: asyncio.run(OxenHook.aget_evaluation(*args))])
 def test_refused_key_that_did_not_change_is_refused(oxen_hub: LocalHub, fetch: Callable[..., object]) -> None:
-    """A key that the hub refuses and that is still the connection's ends in an error, after one request."""
+    """A key that the hub refuses, and that is still the connection's, is an error after one request."""
     oxen_hub.api_key = "another"
 
     with pytest.raises(OxenAuthenticationError):

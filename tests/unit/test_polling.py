@@ -1,4 +1,4 @@
-"""How long to sleep after failures. The schedule of looks has its tests in ``test_poll_schedule.py``."""
+"""How long to sleep after failures. The schedule of polls has its tests in ``test_poll_schedule.py``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,211 @@
+"""
+The clients: they send calls with the settings of an Airflow connection, one on a thread and one on an event loop.
+
+Each has one method, ``ask(call)``, and the rule for a refused key once: the connection is looked up again, and where it
+has another key by now, the call is sent again with that one. A refused call had no effect, so this holds for any call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError
+from airflow_provider_oxen.pool import SharedClient, SharedConnection, join
+from airflow_provider_oxen.protocol import Call, parse_response
+from airflow_provider_oxen.sharing import Polled, SharedEvaluation
+from airflow_provider_oxen.transport import send, sync_session
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    import requests
+
+    from airflow_provider_oxen.config import ClientConfig
+    from airflow_provider_oxen.evaluations import EvaluationRef
+
+__all__ = ["OxenAsyncClient", "OxenClient"]
+
+#: How many keys are tried for one call: a secrets backend whose replicas disagree could change them without end.
+_MAX_REFUSALS = 3
+
+T = TypeVar("T")
+
+
+class OxenClient:
+    """
+    Sends calls to one hub, one after the other, on this thread.
+
+    A context manager: its connections are closed at the end.
+
+    :param look_up: reads the Airflow connection; called at the first request, and again where the hub refuses the key.
+    """
+
+    def __init__(self, look_up: Callable[[], ClientConfig]) -> None:
+        self._look_up = look_up
+        self._stack = ExitStack()
+        self._config: ClientConfig | None = None
+        self._session: requests.Session | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def hub(self) -> str | None:
+        """Address of the hub; None before the first request."""
+        return self._config.base_url if self._config else None
+
+    @property
+    def config(self) -> ClientConfig:
+        """The connection's settings."""
+        if self._config is None:
+            self._config = self._look_up()
+        return self._config
+
+    def ask(self, call: Call[T], *, before_sending: Callable[[], None] | None = None) -> T:
+        """
+        Send a call and parse its response.
+
+        :param before_sending: for a call that must not be repeated: called when its connection is established, before
+            the first byte of it is sent. What it raises keeps the call from being sent, and is raised here.
+        :raises OxenConfigError: the connection cannot be used; nothing was sent.
+        :raises OxenRequestError: no usable response came.
+        """
+        try:
+            return self._ask(call, before_sending)
+        except OxenAuthenticationError:
+            config = self._look_up()
+            if config == self._config:
+                raise
+            self._config, self._session = config, None
+            return self._ask(call, before_sending)
+
+    def _ask(self, call: Call[T], before_sending: Callable[[], None] | None) -> T:
+        if self._session is None:
+            self._session = self._stack.enter_context(sync_session(self.config))
+        response = send(self._session, self.config, call, before_sending)
+        return parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
+
+
+class OxenAsyncClient:
+    """
+    Sends calls to one hub from an event loop. Clients of the same Airflow connection share its look-up and its sockets.
+
+    An asynchronous context manager: what it shares is left at the end.
+
+    :param conn_id: id of the Airflow connection.
+    :param look_up: reads the Airflow connection.
+    """
+
+    __slots__ = ("_conn_id", "_connection", "_evaluation", "_joined_at", "_look_up", "_ref", "_shared")
+
+    def __init__(self, conn_id: str, look_up: Callable[[], Awaitable[ClientConfig]]) -> None:
+        self._conn_id = conn_id
+        self._look_up = look_up
+        self._connection: SharedConnection | None = None
+        self._joined_at = 0.0
+        self._shared: SharedClient | None = None
+        self._evaluation: SharedEvaluation | None = None
+        self._ref: EvaluationRef | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def hub(self) -> str | None:
+        """Address of the hub; None before the first request."""
+        return self._shared.config.base_url if self._shared else None
+
+    async def ask(self, call: Call[T]) -> T:
+        """Send a call and parse its response. Raises as :meth:`OxenClient.ask`."""
+        connection, refusals = self._join(), 0
+        while True:
+            client = await self._current_client(connection)
+            try:
+                return await client.ask(call)
+            except OxenAuthenticationError as error:
+                refusals += 1
+                if refusals == _MAX_REFUSALS:
+                    raise
+                await connection.check_refusal(client, error)
+
+    async def poll(self, ref: EvaluationRef, *, max_age: float) -> Polled:
+        """
+        Poll an evaluation together with the other waits for it. A failure is part of the result and is not raised.
+
+        :param max_age: how old a result may be that another wait got, in seconds.
+        """
+        connection, refusals = self._join(), 0
+        try:
+            while True:
+                client = await self._current_client(connection)
+                polled = await self._share(client, ref).poll(max_age)
+                if not isinstance(polled.result, OxenAuthenticationError):
+                    return polled
+                refusals += 1
+                if refusals == _MAX_REFUSALS:
+                    return polled
+                await connection.check_refusal(client, polled.result)
+        except OxenError as error:
+            return Polled(error, time.monotonic())
+
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        """Sleep between two polls, at most until another wait sees that the evaluation has ended. To be awaited."""
+        return self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Leave the shared connections to the others, or close them where there are no others."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.leave()
+        self._leave_evaluation()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            await shared.leave()
+
+    def _join(self) -> SharedConnection:
+        if self._connection is None:
+            self._connection, self._joined_at = join(self._conn_id, self._look_up), time.monotonic()
+        return self._connection
+
+    async def _current_client(self, connection: SharedConnection) -> SharedClient:
+        client = self._shared
+        if client is None or not connection.is_current(client):
+            client = await self._move_to(await connection.client(self._joined_at))
+        return client
+
+    async def _move_to(self, client: SharedClient) -> SharedClient:
+        before = self._shared
+        if before is not client:
+            self._leave_evaluation()
+            client.waits += 1
+            self._shared = client
+            if before is not None:
+                await before.leave()
+        return client
+
+    def _share(self, client: SharedClient, ref: EvaluationRef) -> SharedEvaluation:
+        if self._evaluation is None or self._ref != ref:
+            self._leave_evaluation()
+            self._evaluation, self._ref = client.share(ref), ref
+        return self._evaluation
+
+    def _leave_evaluation(self) -> None:
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            evaluation.leave()

@@ -1,0 +1,164 @@
+"""
+One request for many waits, and one timer for many sleeps.
+
+How this works
+--------------
+1. All waits of a client for the same evaluation poll it through one :class:`SharedEvaluation`.
+2. Who polls says how old a result may be. A wait takes one that is at most half as old as the sleep it comes from, and
+   counts its next sleep from the result's time. So what it knows is never older than that sleep, as if it were alone,
+   and the hub is asked at most twice as often as by the wait that sleeps least: as much as two waits cost.
+3. A request under way is joined. Its failure is that of all who joined it. Where the wait that sends it is cancelled,
+   one of the others sends it anew.
+4. Where one wait sees that the evaluation has ended, all that sleep are woken.
+5. Sleeps end on common ticks (:class:`Ticks`): what is due in the same twentieth of a second is done together. Where
+   many wait, that takes about a third off the CPU time of a poll, most of which is waking up.
+
+The rule that must not be broken: a wait never sees a result that is older than it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from airflow_provider_oxen.evaluations import Evaluation
+from airflow_provider_oxen.exceptions import OxenError, OxenTransientError
+
+__all__ = ["Polled", "SharedEvaluation", "Ticks"]
+
+#: Sleeps end on multiples of this, in seconds: late by less than anyone notices, and fifty polls at a time where a
+#: thousand a second are due, which is a few milliseconds' work.
+_TICK_SECONDS = 0.05
+#: Ticks of sleeps so short that the other would make them late.
+_SHORT_SECONDS, _SHORT_TICK_SECONDS = 0.5, 0.001
+
+
+class Polled(NamedTuple):
+    """
+    The result of a poll.
+
+    :param result: the evaluation, or why there is none.
+    :param at_monotonic: when that was known, in seconds on this process's steady clock.
+    """
+
+    result: Evaluation | OxenError
+    at_monotonic: float
+
+
+class SharedEvaluation:
+    """
+    Polls of one evaluation, by all the waits of a client that wait for it.
+
+    :param ask: sends a request for it. Raises an :class:`OxenError` where that fails.
+    :param ticks: what ends the sleeps.
+    :param forget: called by the last wait that leaves.
+    """
+
+    __slots__ = ("_ask", "_asleep", "_forget", "_joined", "_last", "_ticks", "waits")
+
+    def __init__(self, ask: Callable[[], Awaitable[Evaluation]], ticks: Ticks, forget: Callable[[], None]) -> None:
+        self.waits = 0
+        self._ask = ask
+        self._ticks = ticks
+        self._forget = forget
+        self._last: Polled | None = None
+        self._joined: list[asyncio.Future[Polled | None]] | None = None  # None: no request is under way
+        self._asleep: set[asyncio.Future[None]] = set()  # thousands may sleep here, and wake in any order
+
+    def __repr__(self) -> str:
+        return f"<SharedEvaluation: {self.waits} waits, {len(self._asleep)} asleep>"
+
+    async def poll(self, max_age: float) -> Polled:
+        """
+        Give the result there is, or join the request that is under way, or ask.
+
+        :param max_age: how old a result may be, in seconds; the one that the evaluation has ended may be older.
+        """
+        while True:
+            last = self._last
+            if last is not None and (_has_ended(last) or time.monotonic() - last.at_monotonic <= max_age):
+                return last
+            if self._joined is None:
+                return await self._ask_for_all()
+            joined: asyncio.Future[Polled | None] = asyncio.get_running_loop().create_future()
+            self._joined.append(joined)
+            polled = await joined
+            if polled is not None:
+                return polled
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, at most until the evaluation is seen to have ended."""
+        alarm = self._ticks.after(seconds)
+        self._asleep.add(alarm)
+        try:
+            await alarm
+        finally:
+            self._asleep.remove(alarm)
+
+    def leave(self) -> None:
+        """End one wait's share."""
+        self.waits -= 1
+        if self.waits == 0:
+            self._forget()
+
+    async def _ask_for_all(self) -> Polled:
+        joined = self._joined = []
+        polled = None
+        try:
+            try:
+                polled = Polled(await self._ask(), time.monotonic())
+            except OxenError as error:
+                polled = Polled(error, time.monotonic())
+        finally:
+            self._joined = None
+            for future in joined:
+                if not future.done():
+                    future.set_result(polled)
+        # A refusal is kept for no later wait: a person may have acted since.
+        self._last = polled if isinstance(polled.result, (Evaluation, OxenTransientError)) else None
+        if _has_ended(polled):
+            for alarm in self._asleep:
+                if not alarm.done():
+                    alarm.set_result(None)
+        return polled
+
+
+class Ticks:
+    """Ends sleeps, those of one tick together: one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._due: dict[float, tuple[asyncio.TimerHandle, list[asyncio.Future[None]]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def after(self, seconds: float) -> asyncio.Future[None]:
+        """Give a future that is done after at least so many seconds."""
+        loop = asyncio.get_running_loop()
+        tick = _TICK_SECONDS if seconds >= _SHORT_SECONDS else _SHORT_TICK_SECONDS
+        at = math.ceil((loop.time() + seconds) / tick) * tick
+        alarm: asyncio.Future[None] = loop.create_future()
+        due = self._due.get(at)
+        if due is None:
+            self._due[at] = (loop.call_at(at, self._ring, at), [alarm])
+        else:
+            due[1].append(alarm)
+        return alarm
+
+    def cancel(self) -> None:
+        """Stop all timers. Call it when no wait sleeps any more."""
+        for timer, _ in self._due.values():
+            timer.cancel()
+        self._due.clear()
+
+    def _ring(self, at: float) -> None:
+        for alarm in self._due.pop(at)[1]:
+            if not alarm.done():
+                alarm.set_result(None)
+
+
+def _has_ended(polled: Polled) -> bool:
+    return isinstance(polled.result, Evaluation) and polled.result.is_terminal
