@@ -1,8 +1,8 @@
 """
 Assets: ``oxen://host/namespace/repo_name/path?revision=…`` names a file in an Oxen repository, at a branch or commit.
 
-A gate with such an outlet emits the asset's event when it opens, and tells in it what was evaluated, so that a DAG that
-is scheduled on the asset knows. Airflow checks the URI while a DAG file is parsed, by way of this module; imports are
+A gate with such an outlet emits the asset's event when it opens. The event says what was evaluated, so that a DAG that
+is scheduled on the asset can read it. Airflow checks the URI while a DAG file is parsed, with this module; imports are
 few and late here.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Asset
 
-    from airflow_provider_oxen.models import Evaluation
+    from airflow_provider_oxen.evaluations import Evaluation
 
 __all__ = ["add_to_events", "convert_asset_to_openlineage", "create_asset", "describe_evaluation", "sanitize_uri"]
 
@@ -29,14 +29,14 @@ _FORM = "oxen://host/namespace/repo_name/path?revision=branch_or_commit"
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Check an asset's URI, and write it in its one form.
+    Check an asset's URI, and normalize it.
 
     :param uri: the URI, as Airflow has split it.
     :raises ValueError: it is not of the form ``oxen://host/namespace/repo_name/path?revision=branch_or_commit``. The
         revision may be left out.
     """
     if "@" in uri.netloc:
-        raise ValueError(f"An asset URI holds no login: the API key belongs in the connection. Write {_FORM}")
+        raise ValueError(f"An asset URI must not hold a login: the API key belongs in the connection. Write {_FORM}")
     host = _check_host(uri)
     try:
         namespace, repo_name, *path = _read_path(uri.path)
@@ -47,8 +47,8 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
         raise ValueError(
             f"Asset URI {uri.geturl()!r} has a query other than one revision, a branch or a commit. Write {_FORM}"
         )
-    steps = "/".join(quote(step, safe="") for step in (namespace, repo_name, *path))
-    return uri._replace(netloc=host, path=f"/{steps}", query=urlencode(query), fragment="")
+    segments = "/".join(quote(segment, safe="") for segment in (namespace, repo_name, *path))
+    return uri._replace(netloc=host, path=f"/{segments}", query=urlencode(query), fragment="")
 
 
 def create_asset(
@@ -68,14 +68,14 @@ def create_asset(
     :param path: the file, inside the repository.
     :param revision: branch or commit; None: none in particular.
     :param host: the hub, with its port where it is not the scheme's own.
-    :param extra: what Airflow is to keep with the asset.
-    :raises ValueError: one of them cannot stand in the URI.
+    :param extra: what Airflow stores with the asset.
+    :raises ValueError: one of them cannot be part of the URI.
     """
     from airflow.providers.common.compat.sdk import Asset
 
-    steps = "/".join(quote(step, safe="") for step in (namespace, repo_name, *path.strip("/").split("/")))
+    segments = "/".join(quote(segment, safe="") for segment in (namespace, repo_name, *path.strip("/").split("/")))
     query = "" if revision is None else f"?{urlencode({'revision': revision})}"
-    return Asset(uri=f"{_SCHEME}://{host}/{steps}{query}", extra=extra)
+    return Asset(uri=f"{_SCHEME}://{host}/{segments}{query}", extra=extra)
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # noqa: ARG001  # Airflow's signature
@@ -90,7 +90,7 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # 
 
 def add_to_events(outlets: Iterable[Any], outlet_events: Any, evaluation: Evaluation) -> None:
     """
-    Let the events of a task's ``oxen://`` outlets tell of the evaluation.
+    Add facts about the evaluation to the events of a task's ``oxen://`` outlets.
 
     :param outlets: the task's outlets, of any kind.
     :param outlet_events: Airflow's, from the task's context.
@@ -104,12 +104,13 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     """
     Describe an evaluation for the event of an asset.
 
-    :return: ``evaluation_id``; ``commit``, the version of the source data; ``rows`` processed; ``tokens`` and
-        ``credits`` spent. What the hub did not tell is None.
+    :return: ``evaluation_id``; ``commit``, which holds the results; ``source_version``, the commit or branch of the
+        source data; ``rows`` processed; ``tokens`` and ``credits`` spent. What the hub does not report is None.
     """
     return {
         "evaluation_id": evaluation.id,
-        "commit": (evaluation.resource or {}).get("version"),
+        "commit": evaluation.results_commit,
+        "source_version": evaluation.source_version,
         "rows": evaluation.progress.processed,
         "tokens": evaluation.tokens_used,
         "credits": evaluation.credits_used,
@@ -124,21 +125,21 @@ def _check_host(uri: SplitResult) -> str:
     if not host:
         raise ValueError(f"Asset URI {uri.geturl()!r} names no host, such as hub.oxen.ai. Write {_FORM}")
     shown = f"[{host}]" if ":" in host else host
-    # The port of https, said or not, is the same hub.
+    # The port of https, given or not, is the same hub.
     return f"{shown}:{port}" if port and port != 443 else shown
 
 
 def _read_path(path: str) -> list[str]:
     """
-    Read namespace, repository and the steps of the file's path.
+    Read namespace, repository and the segments of the file's path.
 
     :raises ValueError: why not.
     """
-    steps = [unquote(step) for step in path.strip("/").split("/")]
-    if len(steps) < 3:
+    segments = [unquote(segment) for segment in path.strip("/").split("/")]
+    if len(segments) < 3:
         raise ValueError("it names no file in a repository")
-    for name, step in zip(("namespace", "repo_name"), steps[:2], strict=True):
-        check_path_parameter(name, step)
-    if any(step in ("", ".", "..") for step in steps):
-        raise ValueError("it has an empty step in its path, or '.' or '..'")
-    return steps
+    for name, segment in zip(("namespace", "repo_name"), segments[:2], strict=True):
+        check_path_parameter(name, segment)
+    if any(segment in ("", ".", "..") for segment in segments):
+        raise ValueError("it has an empty segment in its path, or '.' or '..'")
+    return segments

@@ -1,11 +1,11 @@
 """
-Lineage: what OpenLineage is told about a gate's evaluation when its task ends.
+Lineage: how a gate's evaluation is described to OpenLineage when its task ends.
 
 OpenLineage is optional (``pip install "airflow-provider-oxen[openlineage]"``), so all of it is imported where it is
-used: only Airflow's OpenLineage provider calls this, and only where it is installed and has somewhere to send events.
+used: only Airflow's OpenLineage provider calls this, and only where it is installed and knows where to send events.
 
-A dataset is named as the asset of the same file is: namespace ``oxen://host``, name ``namespace/repo_name/path``. Its
-version is no part of the name; it stands in the dataset's ``version`` facet.
+A dataset has the same name as the asset of the same file: namespace ``oxen://host``, name ``namespace/repo_name/path``.
+Its version is not part of the name; it is in the dataset's ``version`` facet.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_oxen import report
-from airflow_provider_oxen.models import EvaluationStatus
+from airflow_provider_oxen.evaluations import EvaluationStatus
+from airflow_provider_oxen.messages import describe_outcome
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import Dataset
-
-    from airflow_provider_oxen.models import EvaluationRef
 
 __all__ = ["RUN_FACET", "describe_run", "make_dataset"]
 
@@ -30,23 +28,24 @@ __all__ = ["RUN_FACET", "describe_run", "make_dataset"]
 RUN_FACET = "oxen_evaluation"
 
 
-def describe_run(ref: EvaluationRef, outcome: Outcome) -> OperatorLineage[Any, Any]:
+def describe_run(outcome: Outcome) -> OperatorLineage[Any, Any]:
     """
-    Describe the end of a wait to OpenLineage, be it good or bad.
+    Describe the end of a wait to OpenLineage, whether the task succeeded or failed.
 
-    :return: as input the source data at its version; as output the results at the target branch, with the rows written
-        where there are any; the run facet ``oxen_evaluation`` (outcome, status, model, rows, tokens, credits, the hub's
-        error message, under the contract's names); and, where the gate stayed shut, ``errorMessage`` with the words the
-        task failed with. Datasets that the hub did not name are left out.
+    :return: as input the source data at its version; as output the results, at the commit that holds them or else at
+        the target branch, with the number of rows written where there are any; the run facet ``oxen_evaluation``
+        (outcome, status, model, rows, tokens, credits, the hub's error message, under the contract's names); and, where
+        the gate stayed closed, ``errorMessage`` with the message the task failed with. Datasets that the hub did not
+        name are left out.
     """
     from airflow.providers.common.compat.openlineage.facet import ErrorMessageRunFacet
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    run_facets: dict[str, Any] = {RUN_FACET: _describe_evaluation(ref, outcome)}
+    run_facets: dict[str, Any] = {RUN_FACET: _describe_evaluation(outcome)}
     if outcome.reason is not OutcomeReason.COMPLETED:
-        message = report.describe_outcome(ref, outcome)
+        message = describe_outcome(outcome)
         run_facets["errorMessage"] = ErrorMessageRunFacet(message=message, programmingLanguage="python")
-    return OperatorLineage(inputs=_inputs(ref, outcome), outputs=_outputs(ref, outcome), run_facets=run_facets)
+    return OperatorLineage(inputs=_inputs(outcome), outputs=_outputs(outcome), run_facets=run_facets)
 
 
 def make_dataset(host: str, namespace: str, repo_name: str, path: str, version: str | None) -> Dataset:
@@ -66,22 +65,25 @@ def make_dataset(host: str, namespace: str, repo_name: str, path: str, version: 
     return Dataset(namespace=f"oxen://{host}", name=name, facets=facets)
 
 
-def _inputs(ref: EvaluationRef, outcome: Outcome) -> list[Any]:
+def _inputs(outcome: Outcome) -> list[Any]:
     from openlineage.client.event_v2 import InputDataset
 
-    resource = (outcome.evaluation and outcome.evaluation.resource) or {}
-    dataset = _dataset(ref, outcome, resource.get("path"), resource.get("version"))
+    evaluation = outcome.evaluation
+    if evaluation is None:
+        return []
+    dataset = _dataset(outcome, (evaluation.resource or {}).get("path"), evaluation.source_version)
     return [] if dataset is None else [InputDataset(dataset.namespace, dataset.name, facets=dataset.facets)]
 
 
-def _outputs(ref: EvaluationRef, outcome: Outcome) -> list[Any]:
+def _outputs(outcome: Outcome) -> list[Any]:
     from airflow.providers.common.compat.openlineage.facet import OutputStatisticsOutputDatasetFacet
     from openlineage.client.event_v2 import OutputDataset
 
     evaluation = outcome.evaluation
     if evaluation is None:
         return []
-    dataset = _dataset(ref, outcome, evaluation.target_path, evaluation.target_branch)
+    version = evaluation.results_commit or evaluation.target_branch
+    dataset = _dataset(outcome, evaluation.results_path, version)
     if dataset is None:
         return []
     written: dict[str, Any] = {}
@@ -91,24 +93,24 @@ def _outputs(ref: EvaluationRef, outcome: Outcome) -> list[Any]:
     return [OutputDataset(dataset.namespace, dataset.name, facets=dataset.facets, outputFacets=written)]
 
 
-def _dataset(ref: EvaluationRef, outcome: Outcome, path: str | None, version: str | None) -> Dataset | None:
+def _dataset(outcome: Outcome, path: str | None, version: str | None) -> Dataset | None:
     if not path or outcome.hub is None:
         return None
-    return make_dataset(urlsplit(outcome.hub).netloc, ref.namespace, ref.repo_name, path, version)
+    return make_dataset(urlsplit(outcome.hub).netloc, outcome.ref.namespace, outcome.ref.repo_name, path, version)
 
 
-def _describe_evaluation(ref: EvaluationRef, outcome: Outcome) -> Any:
-    told = {} if outcome.evaluation is None else outcome.evaluation.to_dict()
+def _describe_evaluation(outcome: Outcome) -> Any:
+    written = {} if outcome.evaluation is None else outcome.evaluation.to_dict()
     facet = _run_facet_class()
     return facet(
-        evaluation_id=ref.evaluation_id,
+        evaluation_id=outcome.ref.evaluation_id,
         outcome=str(outcome.reason),
         hub=outcome.hub,
-        **{name: told.get(name) for name in _FROM_EVALUATION},
+        **{name: written.get(name) for name in _FROM_EVALUATION},
     )
 
 
-#: What of an evaluation is told, under the contract's own names.
+#: The fields of an evaluation in the run facet, under the contract's own names.
 _FROM_EVALUATION = (
     "status",
     "name",
@@ -119,6 +121,7 @@ _FROM_EVALUATION = (
     "tokens_used",
     "credits_used",
     "target_column",
+    "closing_commit",
     "error_message",
 )
 

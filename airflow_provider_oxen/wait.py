@@ -1,66 +1,48 @@
 """
-The state machine of a wait: what a look at the hub means for the task.
+The state machine of a wait: what a poll of the hub means for the task.
 
 How this works
 --------------
-A :class:`Wait` is a value. Whoever drives it (the trigger in a triggerer, the sensor on a worker, a simulation) asks
-the hub, then hands what came back to :meth:`Wait.look`, be it an evaluation or an error, together with the time and a
-drawn number. It gets back the next ``Wait`` and one step:
+1. A :class:`Wait` is a value. Whoever drives it (the trigger in a triggerer, the gate on a worker, a simulation) polls
+   the hub and hands the result, an evaluation or an error, to :meth:`Wait.advance`, with the time and a random number.
+2. It gets back the next ``Wait`` and one step: ``Sleep`` (poll again after so many seconds) or ``Outcome`` (the wait
+   is over). :class:`OutcomeReason` lists how a wait can end.
+3. Airflow can end a wait, too: with ``execution_timeout``, with its own timeout of a deferred task, or because a
+   trigger is lost. :meth:`Wait.interrupted` makes the outcome of that.
+4. An outcome crosses Airflow's database as an event: :meth:`Outcome.to_event`, :meth:`Outcome.from_event`. Events are
+   a stored format: one that an older release wrote must still be understood. An event names its evaluation, so that
+   nothing after the wait depends on templates that are rendered again.
+5. The clock is the wall clock, in seconds since the epoch: a deadline must hold in another process on another machine.
+6. A rate limit (429) is no outage. It delays the next poll and does not count towards ``retry_window``.
+7. A refused key is final: the client has by then read the connection again and found the same key.
+8. A missing connection is final on a worker, so that a typing error shows at once. In a triggerer it is an outage:
+   Airflow says "not defined" also where its database or a secrets backend does not respond, and such a moment must not
+   fail all gates that a triggerer takes over.
+9. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
+   :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
-``Sleep``    ask again after so many seconds
-``Outcome``  the wait is over
-
-An outcome is one of:
-
-===============  =====================================================================  ==============
-``completed``    the evaluation completed: the gate opens                               task succeeds
-``errored``      the evaluation failed                                                  final failure
-``cancelled``    somebody stopped the evaluation                                        final failure
-``unaccepted``   the evaluation completed, but a condition of ``accept`` closes the     final failure
-                 gate
-``unjudged``     the evaluation completed, but ``accept`` itself failed                 may be retried
-``timeout``      the deadline passed; the hub was asked once more at the deadline       final failure
-``refused``      the hub will not answer, or a setting is wrong: a person has to act    final failure
-``unreachable``  the hub could not be asked for longer than ``retry_window``            may be retried
-``lost``         a trigger ended without saying how, or in words this version lacks     may be retried
-===============  =====================================================================  ==============
-
-An outcome crosses Airflow's database as an event, made by :meth:`Outcome.to_event` and read by
-:meth:`Outcome.from_event`. Events are a stored format: one written by an older release must still be understood.
-
-The clock is the wall clock, in seconds since the epoch, because a deadline must hold in another process on another
-machine. A rate limit (429) is no outage: it delays the next look, but does not count towards ``retry_window``.
-A refused key is final: the driver's client has by then read the connection again and found the same key.
-A connection that is missing is final on a worker, so that a slip of the pen is told at once. In a triggerer it is
-an outage: Airflow says "not defined" as well where its database or a secrets backend does not answer, and a moment of
-that must not fail all the gates that a triggerer takes up.
-
-A wait knows nothing of ``accept``, which may be any code and is asked on a worker: :meth:`Outcome.judge` puts the
-outcome of a wait before it.
-
-The rule that binds the next person: whatever ends a wait is decided here and nowhere else, and nothing but a
-well-formed ``completed`` of the evaluation that was asked for opens the gate.
+The rule that must not be broken: whatever ends a wait is decided here and nowhere else, and nothing but a well-formed
+``completed`` of the evaluation that was asked for opens the gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from airflow_provider_oxen.accept import Condition, ask
-from airflow_provider_oxen.api import read_evaluation
+from airflow_provider_oxen import values
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
     OxenError,
     OxenRateLimitError,
     OxenTransientError,
 )
-from airflow_provider_oxen.models import Evaluation, EvaluationStatus, read_number
-from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_look
+from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_poll
 
-__all__ = ["Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
+__all__ = ["Interruption", "Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
 
 #: Shortest sleep, in seconds: a timer that fires a moment before the deadline must not make a burst of requests.
 _SHORTEST_SLEEP = 0.05
@@ -69,29 +51,49 @@ _MAX_ERROR_TEXT = 2_000
 
 
 class OutcomeReason(StrEnum):
-    """How a wait ended; the table above says what each means for the task."""
+    """How a wait ended. What each means for the task is the table in ``gate``."""
 
+    #: The evaluation completed.
     COMPLETED = "completed"
+    #: The evaluation failed.
     ERRORED = "errored"
+    #: A person stopped the evaluation.
     CANCELLED = "cancelled"
-    UNACCEPTED = "unaccepted"
-    UNJUDGED = "unjudged"
+    #: The evaluation completed, but does not meet one of ``conditions``.
+    CONDITION_NOT_MET = "condition_not_met"
+    #: The evaluation completed, but one of ``conditions`` raised an exception.
+    CONDITION_FAILED = "condition_failed"
+    #: The deadline passed. The hub was polled once more at the deadline.
     TIMEOUT = "timeout"
+    #: The hub refuses the call, or a setting is wrong: a person has to act.
     REFUSED = "refused"
+    #: The hub could not be reached for longer than ``retry_window``.
     UNREACHABLE = "unreachable"
+    #: A trigger ended without an event, or with one that this version does not understand.
     LOST = "lost"
 
 
-_REASON_OF_STATUS: dict[str, OutcomeReason] = {
+_REASON_BY_STATUS: dict[str, OutcomeReason] = {
     EvaluationStatus.COMPLETED: OutcomeReason.COMPLETED,
     EvaluationStatus.ERRORED: OutcomeReason.ERRORED,
     EvaluationStatus.CANCELLED: OutcomeReason.CANCELLED,
 }
 
 
+class Interruption(StrEnum):
+    """How Airflow can end a wait."""
+
+    #: Its timer of ``execution_timeout`` stopped the task's process.
+    EXECUTION_TIMEOUT = "execution_timeout"
+    #: Its own timeout of a deferred task passed: no triggerer reported the end before.
+    TRIGGER_TIMEOUT = "trigger_timeout"
+    #: The trigger failed, or could not be made.
+    TRIGGER_FAILURE = "trigger_failure"
+
+
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Ask again after ``seconds``."""
+    """Poll again after ``seconds``."""
 
     seconds: float
 
@@ -102,6 +104,7 @@ class Outcome:
     The end of a wait.
 
     :param reason: how it ended.
+    :param ref: the evaluation that was waited for.
     :param evaluation: the evaluation as last seen; None where it never was.
     :param error: the last failure in words, or None.
     :param hub: address of the hub that was asked, for people; None where none was.
@@ -110,46 +113,34 @@ class Outcome:
     """
 
     reason: OutcomeReason
+    ref: EvaluationRef
     evaluation: Evaluation | None = None
     error: str | None = None
     hub: str | None = None
     deadline: float | None = None
     at: float | None = None
 
-    @property
-    def is_final(self) -> bool:
-        """Whether trying the task again cannot change the outcome."""
-        return self.reason not in (OutcomeReason.UNJUDGED, OutcomeReason.UNREACHABLE, OutcomeReason.LOST)
+    def with_unmet_condition(self, reason: str) -> Outcome:
+        """Make the outcome of a completed evaluation that does not meet a condition."""
+        return replace(self, reason=OutcomeReason.CONDITION_NOT_MET, error=reason[:_MAX_ERROR_TEXT])
 
-    def judge(self, conditions: Sequence[Condition]) -> Outcome:
-        """
-        Put a completed evaluation before the conditions of ``accept``. Other outcomes stay as they are.
-
-        The evaluation that they get is the same whichever way it came, so it is always without its prompt.
-
-        :raises Exception: a condition raised it. That is ``unjudged``: see :meth:`leave_unjudged`.
-        """
-        if self.reason is not OutcomeReason.COMPLETED or self.evaluation is None or not conditions:
-            return self
-        reason = ask(conditions, read_evaluation(self.evaluation.to_dict()))
-        return (
-            self if reason is None else replace(self, reason=OutcomeReason.UNACCEPTED, error=reason[:_MAX_ERROR_TEXT])
-        )
-
-    def leave_unjudged(self, error: Exception) -> Outcome:
-        """Make the outcome of a completed evaluation about which ``accept`` did not say anything."""
-        told = f"{type(error).__name__}: {error}"
-        return replace(self, reason=OutcomeReason.UNJUDGED, error=told[:_MAX_ERROR_TEXT])
+    def with_failed_condition(self, error: Exception) -> Outcome:
+        """Make the outcome of a completed evaluation that could not be checked."""
+        text = f"{type(error).__name__}: {error}"
+        return replace(self, reason=OutcomeReason.CONDITION_FAILED, error=text[:_MAX_ERROR_TEXT])
 
     def to_event(self) -> dict[str, Any]:
         """
         Write the outcome as the payload of a trigger's event.
 
-        :return: plain JSON: ``outcome`` (the reason), ``evaluation`` (as :meth:`Evaluation.to_dict`, or None),
-            ``error``, ``hub``, ``deadline`` and ``at``.
+        :return: plain JSON: ``outcome`` (the reason), ``namespace``, ``repo_name`` and ``evaluation_id`` as waited for,
+            ``evaluation`` (as :meth:`Evaluation.to_dict`, or None), ``error``, ``hub``, ``deadline`` and ``at``.
         """
         return {
             "outcome": str(self.reason),
+            "namespace": self.ref.namespace,
+            "repo_name": self.ref.repo_name,
+            "evaluation_id": self.ref.evaluation_id,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "error": self.error,
             "hub": self.hub,
@@ -158,42 +149,42 @@ class Outcome:
         }
 
     @classmethod
-    def from_event(cls, event: object, *, evaluation_id: str) -> Outcome:
+    def from_event(cls, event: object, *, otherwise: EvaluationRef) -> Outcome:
         """
-        Read a trigger's event. Whatever it is, an outcome comes out, and never a ``completed`` that is not one.
+        Read a trigger's event. Whatever it is, an outcome results, and never a ``completed`` that is not one.
 
         :param event: what the trigger yielded, after a passage through the database; None where it yielded nothing.
-        :param evaluation_id: the evaluation that was waited for.
+        :param otherwise: the evaluation that is shown where the event does not name the one that was waited for.
         """
         if not isinstance(event, Mapping):
-            return cls(OutcomeReason.LOST, error=f"the trigger gave no event, but {type(event).__name__}")
+            return cls(
+                OutcomeReason.LOST, otherwise, error=f"the trigger's event is not an object, but {type(event).__name__}"
+            )
+        names = [event.get(name) for name in ("namespace", "repo_name", "evaluation_id")]
+        if not all(isinstance(name, str) and name for name in names):
+            return cls(OutcomeReason.LOST, otherwise, error="the trigger's event does not name an evaluation")
+        ref = EvaluationRef(*map(str, names))
         try:
             reason = OutcomeReason(str(event.get("outcome")))
         except ValueError:
-            told = str(event.get("outcome"))[:80]
-            return cls(OutcomeReason.LOST, error=f"the trigger gave an event of unknown outcome {told!r}")
-        evaluation: Evaluation | None = None
+            shown = str(event.get("outcome"))[:80]
+            return cls(OutcomeReason.LOST, ref, error=f"the trigger's event has the unknown outcome {shown!r}")
         document = event.get("evaluation")
-        if isinstance(document, Mapping):
-            try:
-                evaluation = read_evaluation(document)
-            except ValueError:
-                evaluation = None
-        expected = _REASON_OF_STATUS.get(evaluation.status) if evaluation else None
-        if reason is OutcomeReason.COMPLETED and (
-            evaluation is None
-            or expected is not OutcomeReason.COMPLETED
-            or evaluation.id.lower() != evaluation_id.lower()
-        ):
-            return cls(OutcomeReason.LOST, error="the trigger told of a completion, but not of this evaluation's")
-        error, hub, deadline, at = (event.get(name) for name in ("error", "hub", "deadline", "at"))
+        try:
+            evaluation = Evaluation.from_dict(document) if isinstance(document, Mapping) else None
+        except ValueError:
+            evaluation = None
+        if reason is OutcomeReason.COMPLETED and not _completed(evaluation, ref):
+            error = "the trigger's event says completed, but holds no completed evaluation of that id"
+            return cls(OutcomeReason.LOST, ref, error=error)
         return cls(
             reason,
+            ref,
             evaluation=evaluation,
-            error=error if isinstance(error, str) else None,
-            hub=hub if isinstance(hub, str) else None,
-            deadline=read_number(deadline),
-            at=read_number(at),
+            error=values.text(event.get("error")),
+            hub=values.text(event.get("hub")),
+            deadline=values.number(event.get("deadline")),
+            at=values.number(event.get("at")),
         )
 
 
@@ -205,22 +196,22 @@ class Wait:
     """
     A wait for one evaluation, as far as it has come.
 
-    :param evaluation_id: whose end is waited for.
-    :param poke_interval: shortest time between two looks, in seconds.
-    :param max_wait: longest time between two looks, in seconds.
+    :param ref: whose end is waited for.
+    :param poke_interval: shortest time between two polls, in seconds.
+    :param max_wait: longest time between two polls, in seconds.
     :param deadline: seconds since the epoch.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
         deadline.
     :param missing_connection_is_outage: whether an Airflow connection that is not found may be found a moment later.
     :param evaluation: as last seen.
-    :param history: what its looks have told of its pace; None before the first.
+    :param history: what the polls have shown of its pace; None before the first.
     :param unknown_statuses: those seen so far that the contract does not know.
-    :param looks: how many looks have been taken.
-    :param failures: how many looks in a row failed.
+    :param polls: how many polls were made.
+    :param failures: how many polls in a row failed.
     :param failing_since: when the first of those was.
     """
 
-    evaluation_id: str
+    ref: EvaluationRef
     poke_interval: float
     max_wait: float
     deadline: float
@@ -229,24 +220,39 @@ class Wait:
     evaluation: Evaluation | None = None
     history: History | None = None
     unknown_statuses: frozenset[str] = frozenset()
-    looks: int = 0
+    polls: int = 0
     failures: int = 0
     failing_since: float | None = None
 
-    def look(self, seen: Evaluation | OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
+    def advance(self, result: Evaluation | OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         """
-        Take in what the hub answered and decide what comes next.
+        Take the result of a poll and decide what comes next.
 
-        :param seen: the evaluation, or why there is none.
+        :param result: the evaluation, or why there is none.
         :param now: seconds since the epoch.
         :param jitter: 0.0 to 1.0, drawn at random by the caller.
-        :return: the wait after this look, and the step to take.
+        :return: the wait after this poll, and the step to take.
         """
-        if isinstance(seen, Evaluation):
-            return self._look_at_evaluation(seen, now=now, jitter=jitter)
-        return self._look_at_error(seen, now=now, jitter=jitter)
+        if isinstance(result, Evaluation):
+            return self._advance_by_evaluation(result, now=now, jitter=jitter)
+        return self._advance_by_error(result, now=now, jitter=jitter)
 
-    def _look_at_evaluation(self, seen: Evaluation, *, now: float, jitter: float) -> tuple[Wait, Step]:
+    def interrupted(self, how: Interruption, *, now: float, detail: str | None = None) -> Outcome:
+        """
+        Make the outcome of a wait that Airflow ends.
+
+        :param detail: what Airflow says about it, if anything.
+        """
+        reason = OutcomeReason.LOST if how is Interruption.TRIGGER_FAILURE else OutcomeReason.TIMEOUT
+        shown = detail
+        if how is not Interruption.EXECUTION_TIMEOUT:
+            shown = f"Airflow ended the trigger ({detail or 'no reason was given'})"
+        outcome = self.end(reason, now=now)
+        if how is Interruption.TRIGGER_TIMEOUT:  # Airflow's timeout is later than the deadline, which is not known here
+            outcome = replace(outcome, deadline=None)
+        return replace(outcome, error=None if shown is None else shown[:_MAX_ERROR_TEXT])
+
+    def _advance_by_evaluation(self, seen: Evaluation, *, now: float, jitter: float) -> tuple[Wait, Step]:
         progress = seen.progress
         history = remember(self.history, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         known = isinstance(seen.status, EvaluationStatus)
@@ -255,26 +261,26 @@ class Wait:
             evaluation=seen,
             history=history,
             unknown_statuses=self.unknown_statuses if known else self.unknown_statuses | {seen.status},
-            looks=self.looks + 1,
+            polls=self.polls + 1,
             failures=0,
             failing_since=None,
         )
-        reason = _REASON_OF_STATUS.get(seen.status)
-        if reason is not None and seen.id.lower() == self.evaluation_id.lower():
+        reason = _REASON_BY_STATUS.get(seen.status)
+        if reason is not None and self.ref.is_id_of(seen):
             return wait, wait.end(reason, now=now)
         if now >= self.deadline:
             return wait, wait.end(OutcomeReason.TIMEOUT, now=now)
-        seconds = seconds_to_next_look(history, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter)
+        seconds = seconds_to_next_poll(history, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter)
         return wait, Sleep(max(min(seconds, self.deadline - now), _SHORTEST_SLEEP))
 
-    def _look_at_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
+    def _advance_by_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         missing = isinstance(error, OxenConfigError) and error.field == "conn_id"
         if not isinstance(error, OxenTransientError) and not (missing and self.missing_connection_is_outage):
-            return replace(self, looks=self.looks + 1), self.end(OutcomeReason.REFUSED, error, now=now)
+            return replace(self, polls=self.polls + 1), self.end(OutcomeReason.REFUSED, error, now=now)
         failing_since: float | None = now if self.failing_since is None else self.failing_since
-        if isinstance(error, OxenRateLimitError):  # a hub that asks for patience is not out of reach
+        if isinstance(error, OxenRateLimitError):  # a hub that asks for a pause is not out of reach
             failing_since = None
-        wait = replace(self, looks=self.looks + 1, failures=self.failures + 1, failing_since=failing_since)
+        wait = replace(self, polls=self.polls + 1, failures=self.failures + 1, failing_since=failing_since)
         if now >= self.deadline:
             return wait, wait.end(OutcomeReason.TIMEOUT, error, now=now)
         give_up_at = self.deadline
@@ -285,7 +291,7 @@ class Wait:
         backoff = backoff_seconds(
             wait.failures, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
         )
-        # The pause the hub asks for is a minimum; a share is added so that those it told the same part company.
+        # The pause the hub asks for is a minimum; a share is added so that waits with the same pause spread.
         pause = (error.retry_after_seconds or 0.0) if isinstance(error, OxenTransientError) else 0.0
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
@@ -295,8 +301,13 @@ class Wait:
         """Make the outcome of a wait that ends as it stands."""
         return Outcome(
             reason,
+            self.ref,
             evaluation=self.evaluation,
             error=None if error is None else str(error)[:_MAX_ERROR_TEXT],
             deadline=self.deadline if reason is OutcomeReason.TIMEOUT else None,
             at=now,
         )
+
+
+def _completed(evaluation: Evaluation | None, ref: EvaluationRef) -> bool:
+    return evaluation is not None and evaluation.status is EvaluationStatus.COMPLETED and ref.is_id_of(evaluation)

@@ -1,12 +1,10 @@
 """
-Links on a task: pages on Oxen.ai that a person opens from the task's page in Airflow.
+Links on a task's page in Airflow: pages on Oxen.ai that a person opens from there.
 
-They are there once the evaluation was first seen, so for a gate that still waits, too, and stay whatever becomes of it.
-A link stands in an XCom of its task instance, each under a key of its own. Airflow 3 writes that itself when a task's
-process ends, by asking :meth:`OxenLink.get_link` there; elsewhere the sensor and the trigger write it. Airflow's web
-server reads it, with no more at hand than the key of the task instance.
-
-Only addresses that the vendor uses itself are made: those of a file, on the public hub. On any other hub there is none.
+They are there once the evaluation was first seen, so also while a gate still waits, and they stay when it has ended.
+A link is stored in an XCom of its task instance, each under a key of its own. Airflow 3 writes it itself when a task's
+process ends, by asking :meth:`OxenLink.get_link` there; elsewhere the gate and the trigger write it. Airflow's web
+server reads it, and has only the key of the task instance to find it by.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
-    from airflow_provider_oxen.models import Evaluation, EvaluationRef
+    from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 
-__all__ = ["LINKS", "OxenLink", "OxenResultsLink", "OxenSourceDataLink", "read_addresses"]
+__all__ = ["LINKS", "OxenEvaluationLink", "OxenLink", "OxenResultsLink", "OxenSourceDataLink", "build_addresses"]
 
 
 class OxenLink(BaseOperatorLink):
@@ -33,7 +31,7 @@ class OxenLink(BaseOperatorLink):
         """
         Find the address.
 
-        :param operator: the sensor. Where it has looked at its evaluation, it knows the address.
+        :param operator: the task. Where it has seen its evaluation, it knows the address.
         :param ti_key: which task instance is meant, a mapped one as well.
         :return: the address; empty where there is none, or none is known yet.
         """
@@ -45,33 +43,36 @@ class OxenLink(BaseOperatorLink):
         return str(link_xcoms().get_value(ti_key=ti_key, key=self.xcom_key) or "")
 
 
+class OxenEvaluationLink(OxenLink):
+    """The evaluation's own page."""
+
+    name = "Evaluation on Oxen"
+
+
 class OxenSourceDataLink(OxenLink):
-    """The file whose rows are evaluated, at the version that is."""
+    """The file whose rows are evaluated, at the version that is evaluated."""
 
     name = "Source data on Oxen"
 
 
 class OxenResultsLink(OxenLink):
-    """The file that the results are written to, at the target branch. It may not be there before they are."""
+    """The file that the results are written to. It may not exist before they are."""
 
     name = "Results on Oxen"
 
 
-#: All links of a gate.
-LINKS = (OxenSourceDataLink(), OxenResultsLink())
+#: All links of a task, in the order in which its page shows them.
+LINKS = (OxenEvaluationLink(), OxenSourceDataLink(), OxenResultsLink())
 
 
-def read_addresses(ref: EvaluationRef, evaluation: Evaluation, hub: str | None) -> dict[str, str]:
+def build_addresses(ref: EvaluationRef, evaluation: Evaluation, hub: str | None) -> dict[str, str]:
     """
-    Read the addresses out of an evaluation.
+    Build the addresses of all links.
 
-    :param hub: address of the hub that told of it.
-    :return: for the XCom key of each link its address; empty where there is none.
+    :param hub: address of the hub that the evaluation came from.
+    :return: by the XCom key of each link its address; empty where there is none.
     """
-    from airflow_provider_oxen import report
+    from airflow_provider_oxen.links.addresses import evaluation_url, results_url, source_url
 
-    source, results = LINKS
-    return {
-        source.xcom_key: report.source_url(ref, evaluation, hub) or "",
-        results.xcom_key: report.results_url(ref, evaluation, hub) or "",
-    }
+    urls = (evaluation_url(ref, hub), source_url(ref, evaluation, hub), results_url(ref, evaluation, hub))
+    return {link.xcom_key: url or "" for link, url in zip(LINKS, urls, strict=True)}

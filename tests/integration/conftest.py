@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 
+from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.hooks.oxen import OxenHook
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _airflow_warmed_up() -> None:
-    """Let Airflow do what it does at its first look-up of a connection: import half of itself, which blocks."""
+    """Let Airflow look up a connection once: the first time, it imports many of its modules, which blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_WARM_UP", "oxen://:key@localhost")
         asyncio.run(OxenHook("warm_up").aget_config())
@@ -46,8 +47,22 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, oxen_hub: LocalHub) -> Calla
 
 
 @pytest.fixture
+def look_ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List the ids of the Airflow connections that are looked up on an event loop, in order."""
+    ids: list[str] = []
+    look_up = hook_module.get_async_connection
+
+    async def counted(conn_id: str, **named: Any) -> Any:
+        ids.append(conn_id)
+        return await look_up(conn_id, **named)
+
+    monkeypatch.setattr(hook_module, "get_async_connection", counted)
+    return ids
+
+
+@pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Give what was logged since the last call: the newest Airflow prints it, older ones hand it to logging."""
+    """Read what was logged since the last call: the newest Airflow prints it, older ones use logging."""
     caplog.set_level(logging.INFO)
 
     def read() -> str:

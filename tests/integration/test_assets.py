@@ -1,4 +1,4 @@
-"""The ``oxen://`` asset: which URIs there are, and what the event of a gate's outlet tells."""
+"""The ``oxen://`` asset: which URIs there are, and what is in the event of a gate's outlet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_provider_oxen.accept import max_credits
 from airflow_provider_oxen.assets import convert_asset_to_openlineage, create_asset, sanitize_uri
-from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
-from tests.integration.test_sensor import FakeTaskInstance
+from airflow_provider_oxen.conditions import max_credits
+from tests.support.tasks import FakeTaskInstance, add_evaluation, make_gate, run_task
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
@@ -49,7 +48,7 @@ def test_asset_uri_has_one_form(uri: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "problem"),
     [
         ("oxen:///ox/r/f.csv", "names no host"),
         ("oxen://h:x/ox/r/f.csv", "names no host"),
@@ -59,29 +58,28 @@ def test_asset_uri_has_one_form(uri: str, expected: str) -> None:
         ("oxen://h/ox/../f.csv", "'repo_name'"),
         ("oxen://h/a%2Fb/r/f.csv", "'namespace'"),
         ("oxen://h/ox/r/a/../f.csv", "or '.' or '..'"),
-        ("oxen://h/ox/r//f.csv", "empty step"),
+        ("oxen://h/ox/r//f.csv", "empty segment"),
         ("oxen://h/ox/r/f.csv?rev=main", "query other than one revision"),
         ("oxen://h/ox/r/f.csv?revision=a&revision=b", "query other than one revision"),
         ("oxen://h/ox/r/f.csv?revision=%20", "query other than one revision"),
-        ("oxen://sk-secret@h/ox/r/f.csv", "holds no login"),
+        ("oxen://sk-secret@h/ox/r/f.csv", "must not hold a login"),
     ],
 )
-def test_bad_asset_uri_is_refused(uri: str, told: str) -> None:
-    """What is no file in a repository is refused while the DAG is parsed, with the form to write, and no key shown."""
+def test_bad_asset_uri_is_refused(uri: str, problem: str) -> None:
+    """What names no file in a repository is refused at parse time, with the form to write; no key is shown."""
     with pytest.raises(ValueError, match="Write oxen://host/namespace/repo_name/path") as caught:
         sanitize_uri(urlsplit(uri))
 
-    assert told in str(caught.value)
+    assert problem in str(caught.value)
     assert "sk-secret" not in str(caught.value)
-    if (
-        AIRFLOW_V_3_0_PLUS and "@" not in uri
-    ):  # Airflow 2 only warns by default; all of them may drop a login themselves
+    # Airflow 2 only warns by default; each Airflow may drop a login itself.
+    if AIRFLOW_V_3_0_PLUS and "@" not in uri:
         with pytest.raises(ValueError, match="oxen://host/namespace/repo_name/path"):
             Asset(uri=uri)
 
 
 def test_asset_is_made_of_its_parts() -> None:
-    """The factory writes the URI, encoded, on the public hub unless told otherwise."""
+    """The factory writes the URI, encoded, on the public hub unless another is given."""
     asset = create_asset(namespace="ox", repo_name="customer-intents", path="data/intents.parquet", revision="main")
     other = create_asset(namespace="a b", repo_name="r", path="/ü.csv", host="localhost:1", extra={"a": 1})
 
@@ -102,17 +100,19 @@ def test_airflow_finds_factory_and_converter() -> None:
     assert getattr(manager, f"{kind}_to_openlineage_converters")["oxen"] is convert_asset_to_openlineage
 
 
-def test_open_gate_tells_its_asset_of_the_evaluation(oxen_hub: LocalHub) -> None:
-    """The event of an ``oxen://`` outlet says which evaluation it was, and what it took; other outlets' say nothing."""
+@pytest.mark.parametrize("way", ["first poll", "deferred"])
+def test_open_gate_describes_the_evaluation_in_the_event(oxen_hub: LocalHub, way: str) -> None:
+    """The event of an ``oxen://`` outlet has the evaluation and what it took; the events of other outlets do not."""
     ours, other = Asset(uri=URI), Asset(uri="s3://bucket/key")
     outlet_events = make_outlet_events([ours, other])
-    evaluation_id = oxen_hub.add_evaluation(seconds=0, rows=50)
+    evaluation_id = add_evaluation(oxen_hub, way, rows=50)
 
-    gate(evaluation_id, [ours, other]).execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
+    run_task(way, evaluation_id, outlets=[ours, other], context={"outlet_events": outlet_events})
 
     assert outlet_events[ours].extra == {
         "evaluation_id": evaluation_id,
-        "commit": "0123456789abcdef",
+        "commit": oxen_hub.status_of(evaluation_id)["closing_commit"]["id"],
+        "source_version": "0123456789abcdef",
         "rows": 50,
         "tokens": 1250,
         "credits": 0.05,
@@ -120,37 +120,39 @@ def test_open_gate_tells_its_asset_of_the_evaluation(oxen_hub: LocalHub) -> None
     assert outlet_events[other].extra == {}
 
 
+def test_commit_is_not_made_up(oxen_hub: LocalHub) -> None:
+    """Where the hub gives no commit that holds the results, the event has none, and not that of the source."""
+    ours = Asset(uri=URI)
+    outlet_events = make_outlet_events([ours])
+    fields = {"closing_commit": None, "commit_id": None, "resource": {"path": "a.csv", "version": "main"}}
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, fields=fields)
+
+    run_task("first poll", evaluation_id, outlets=[ours], context={"outlet_events": outlet_events})
+
+    assert outlet_events[ours].extra["commit"] is None
+    assert outlet_events[ours].extra["source_version"] == "main"
+
+
 def test_event_keeps_what_a_user_put_there(oxen_hub: LocalHub) -> None:
     """What the DAG's author added to the event before stays in it."""
     ours = Asset(uri=URI)
     outlet_events = make_outlet_events([ours])
     outlet_events[ours].extra["reviewed_by"] = "Bo"
+    gate = make_gate(oxen_hub.add_evaluation(seconds=0), outlets=[ours])
 
-    gate(oxen_hub.add_evaluation(seconds=0), [ours]).execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
+    gate.execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
 
     assert outlet_events[ours].extra["reviewed_by"] == "Bo"
     assert outlet_events[ours].extra["rows"] == 1000
 
 
-def test_shut_gate_tells_nothing(oxen_hub: LocalHub) -> None:
-    """A gate that ``accept`` closes leaves the event of its outlet alone."""
+def test_closed_gate_adds_nothing_to_the_event(oxen_hub: LocalHub) -> None:
+    """A gate whose condition is not met leaves the event of its outlet alone."""
     ours = Asset(uri=URI)
     outlet_events = make_outlet_events([ours])
+    gate = make_gate(oxen_hub.add_evaluation(seconds=0), outlets=[ours], conditions=max_credits(0))
 
     with pytest.raises(AirflowFailException):
-        gate(oxen_hub.add_evaluation(seconds=0), [ours], accept=max_credits(0)).execute(
-            {"ti": FakeTaskInstance(), "outlet_events": outlet_events}
-        )
+        gate.execute({"ti": FakeTaskInstance(), "outlet_events": outlet_events})
 
     assert outlet_events[ours].extra == {}
-
-
-def gate(evaluation_id: str, outlets: list[Any], **arguments: Any) -> OxenEvaluationSensor:
-    return OxenEvaluationSensor(
-        task_id="gate",
-        namespace="ox",
-        repo_name="customer-intents",
-        evaluation_id=evaluation_id,
-        outlets=outlets,
-        **arguments,
-    )

@@ -1,7 +1,7 @@
 """
 The table of faults, row by row: what each does to a wait in the triggerer, over real sockets.
 
-``docs/reliability.md`` is the same table for people; each of its rows names the test that shows it.
+``docs/reliability.md`` has the same table; each of its rows names the test that shows it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_oxen import pause as pause_module
+from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.triggers import oxen as trigger_module
-from tests.integration.waiting import make_trigger, run_trigger
+from tests.support.triggers import make_trigger, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +35,12 @@ HTML = (b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
 
 #: Faults that pass: what happens, to how many requests, and the class of error that the log names.
 TRANSIENT = {
-    "closed before the answer": (Disconnect("before"), 2, "OxenUnreachableError"),  # aiohttp itself asks twice
-    "reset before the answer": (Disconnect("before", reset=True), 2, "OxenUnreachableError"),
-    "closed mid-answer": (Disconnect("middle"), 1, "OxenInvalidResponseError"),
-    "reset mid-answer": (Disconnect("middle", reset=True), 1, "OxenInvalidResponseError"),
+    "closed before the response": (Disconnect("before"), 2, "OxenUnreachableError"),  # aiohttp itself sends it twice
+    "reset before the response": (Disconnect("before", reset=True), 2, "OxenUnreachableError"),
+    "closed mid-response": (Disconnect("middle"), 1, "OxenInvalidResponseError"),
+    "reset mid-response": (Disconnect("middle", reset=True), 1, "OxenInvalidResponseError"),
     "timeout": (Delay(5), 1, "OxenUnreachableError"),
-    "an answer that trickles": (Trickle(0.05), 1, "OxenUnreachableError"),
+    "a response that trickles": (Trickle(0.05), 1, "OxenUnreachableError"),
     "500": (Respond(500), 1, "OxenServerError"),
     "503 with HTML from a proxy": (Respond(503, *HTML), 1, "OxenServerError"),
     "408": (Respond(408), 1, "OxenServerError"),
@@ -46,7 +48,7 @@ TRANSIENT = {
     "truncated JSON": (Respond(200, b'{"status": "success", "evaluation": {"id": "'), 1, "OxenInvalidResponseError"),
     "200 with status error": (Respond(200, b'{"status": "error", "status_message": "oops"}'), 1, "OxenServerError"),
     "another evaluation": (Alter(evaluation={"id": "another", "status": "completed"}), 1, "OxenInvalidResponseError"),
-    "an answer larger than 4 MiB": (Alter(envelope={"more": "x" * 4 * 2**20}), 1, "OxenInvalidResponseError"),
+    "a response larger than 4 MiB": (Alter(envelope={"more": "x" * 4 * 2**20}), 1, "OxenInvalidResponseError"),
 }
 
 
@@ -63,8 +65,8 @@ async def test_fault_that_passes_does_not_end_a_wait(
 
     assert event["outcome"] == "completed"
     text = logged()
-    assert text.count("Asking again in") == 1
-    assert f"Look 1 failed ({error})" in text
+    assert text.count(", next in ") == 1
+    assert f"Poll 1 failed ({error}), next in " in text
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
@@ -108,12 +110,12 @@ async def test_name_that_does_not_resolve_is_transient(
     event = await run_trigger(make_trigger("any", retry_window=0.3))
 
     assert event["outcome"] == "unreachable"
-    assert "Asking again in" in logged()
+    assert "Poll 1 failed (OxenUnreachableError), next in " in logged()
     assert oxen_hub.requests == []
 
 
 async def test_idle_connection_that_was_closed_costs_nothing(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
-    """A pooled connection that the hub closed between two looks is replaced without a word."""
+    """A pooled connection that the hub closed between two polls is replaced, and no failure is logged."""
     closed = Fault(Disconnect("after"))
     evaluation_id = oxen_hub.add_evaluation(seconds=1, faults=(closed,))
 
@@ -125,17 +127,17 @@ async def test_idle_connection_that_was_closed_costs_nothing(oxen_hub: LocalHub,
 
 
 @pytest.mark.parametrize("retry_after", ["seconds", "date", "none"])
-async def test_rate_limit_silences_all_waits_that_share(
+async def test_rate_limit_pauses_all_waits_that_share(
     oxen_hub: LocalHub, retry_after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a 429 nobody asks before its time; then they come back one after the other."""
+    """After a 429 no request is sent before its time; then the waits come back one after the other."""
     pause = 2.0
     headers = {
         "seconds": {"Retry-After": "2"},
         "date": {"Retry-After": format_datetime(datetime.now(tz=timezone.utc) + timedelta(seconds=3), usegmt=True)},
         "none": {},
     }[retry_after]
-    monkeypatch.setattr("airflow_provider_oxen.pool._FIRST_PAUSE_SECONDS", pause)
+    monkeypatch.setattr(pause_module, "FIRST_PAUSE_SECONDS", pause)
     ids = [oxen_hub.add_evaluation(seconds=0) for _ in range(30)]
     limited = oxen_hub.add_evaluation(seconds=0, faults=(Fault(Respond(429, headers=headers), count=1),))
 
@@ -157,7 +159,7 @@ async def test_rate_limit_silences_all_waits_that_share(
 
 
 async def test_rotated_key_is_taken_up(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is refused after it worked is read again; where it changed, the wait goes on."""
+    """A key that is refused after it worked is looked up again; where it changed, the wait goes on."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0.8)
     task = asyncio.create_task(run_trigger(make_trigger(evaluation_id)))
     while oxen_hub.requests_for(evaluation_id) < 2:
@@ -170,7 +172,7 @@ async def test_rotated_key_is_taken_up(oxen_hub: LocalHub, monkeypatch: pytest.M
     assert (await task)["outcome"] == "completed"
 
 
-async def test_key_that_is_refused_for_good_ends_the_wait(oxen_hub: LocalHub) -> None:
+async def test_key_that_is_refused_and_unchanged_ends_the_wait(oxen_hub: LocalHub) -> None:
     """A key that is refused after it worked, and is still the connection's, ends the wait at once."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60)
     task = asyncio.create_task(run_trigger(make_trigger(evaluation_id)))
@@ -183,10 +185,11 @@ async def test_key_that_is_refused_for_good_ends_the_wait(oxen_hub: LocalHub) ->
 
 @pytest.mark.parametrize("first", [1, 3])
 @pytest.mark.parametrize(
-    ("status_code", "named"), [(400, "repo_name"), (401, "password"), (403, "password"), (404, "evaluation_id")]
+    ("status_code", "named"),
+    [(400, "repo_name"), (401, "password"), (402, "credits"), (403, "password"), (404, "evaluation_id")],
 )
 async def test_refusal_ends_the_wait_at_once(oxen_hub: LocalHub, status_code: int, named: str, first: int) -> None:
-    """What the hub refuses, at first or after it worked, ends the wait with that answer and names what to check."""
+    """A refusal, at first or after it worked, ends the wait with that response and names what to check."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Respond(status_code), first=first),))
 
     event = await run_trigger(make_trigger(evaluation_id))
@@ -234,19 +237,16 @@ async def test_setting_the_clock_moves_no_deadline(
 async def test_connection_lookup_that_fails_for_a_while_is_waited_out(
     oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
-    """An Airflow that cannot look up the connection just now does not end a wait, and its words are not logged."""
+    """A look-up of the connection that fails does not end a wait, and the text of its error is not logged."""
     failures = iter([RuntimeError("password=hunter2"), RuntimeError("password=hunter2")])
-    look_up = trigger_module.OxenHook.aget_config
+    look_up = hook_module.get_async_connection
 
-    async def fail_first(self: Any) -> Any:
-        from airflow_provider_oxen.hooks.oxen import _lookup_errors
+    async def fail_first(conn_id: str, **named: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await look_up(conn_id, **named)
 
-        with _lookup_errors(self.oxen_conn_id):
-            for failure in failures:
-                raise failure
-        return await look_up(self)
-
-    monkeypatch.setattr(trigger_module.OxenHook, "aget_config", fail_first)
+    monkeypatch.setattr(hook_module, "get_async_connection", fail_first)
 
     event = await run_trigger(make_trigger(oxen_hub.add_evaluation(seconds=0)))
 
@@ -259,7 +259,7 @@ async def test_connection_lookup_that_fails_for_a_while_is_waited_out(
 async def test_connection_that_is_missing_for_a_while_is_waited_for(
     oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
-    """Airflow says "not defined" where a secrets backend does not answer: that moment does not end a wait."""
+    """Airflow says "not defined" where a secrets backend does not respond: such a moment does not end a wait."""
     monkeypatch.delenv("AIRFLOW_CONN_OXEN_DEFAULT")
     task = asyncio.create_task(run_trigger(make_trigger(oxen_hub.add_evaluation(seconds=0))))
     await asyncio.sleep(0.3)
@@ -267,11 +267,13 @@ async def test_connection_that_is_missing_for_a_while_is_waited_for(
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_json)
 
     assert (await task)["outcome"] == "completed"
-    assert "Look 1 failed (OxenConfigError): connection 'oxen_default', field 'conn_id'" in logged()
+    text = logged()
+    assert "Poll 1 failed (OxenConfigError), next in " in text
+    assert "connection 'oxen_default', field 'conn_id': there is no such connection" in text
 
 
 async def test_connection_that_stays_missing_ends_the_wait_so_that_it_may_be_retried(oxen_hub: LocalHub) -> None:
-    """A connection that is not found for longer than ``retry_window`` is the last cause, told by its name."""
+    """A connection that is not found for longer than ``retry_window`` is the last cause, and is named."""
     event = await run_trigger(make_trigger("any", oxen_conn_id="nowhere", retry_window=0.3))
 
     assert event["outcome"] == "unreachable"
@@ -279,8 +281,8 @@ async def test_connection_that_stays_missing_ends_the_wait_so_that_it_may_be_ret
     assert oxen_hub.requests == []
 
 
-#: Anything a hub, or something before it, may do with one request.
-answers = st.one_of(
+#: Anything that a hub, or something in front of it, may do with one request.
+responses = st.one_of(
     st.sampled_from([what for what, _, _ in TRANSIENT.values() if not isinstance(what, (Delay, Trickle))]),
     st.builds(Respond, st.sampled_from([200, 201, 204, 404, 418, 500]), st.binary(max_size=200)),
     st.builds(
@@ -307,12 +309,12 @@ answers = st.one_of(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(answers, max_size=6), st.sampled_from(["running", "completed", "errored", "cancelled"]))
+@given(st.lists(responses, max_size=6), st.sampled_from(["running", "completed", "errored", "cancelled"]))
 def test_gate_opens_only_on_a_completion_of_that_very_evaluation(
     oxen_hub: LocalHub, faults: list[Any], end: str
 ) -> None:
     """
-    Whatever the hub answers, valid, faulty or hostile, one event comes out; it says completed only if the last answer
+    Whatever the hub sends, valid, faulty or hostile, one event comes out; it says completed only if the last response
     was a well-formed completion of the evaluation that was asked for.
     """
     wanted = tuple(Fault(what, first=number, count=1) for number, what in enumerate(faults, start=1))
@@ -323,16 +325,16 @@ def test_gate_opens_only_on_a_completion_of_that_very_evaluation(
     event = asyncio.run(run_trigger(trigger))
 
     last = oxen_hub.requests_for("x")
-    answered = faults[last - 1] if last <= len(faults) else None
+    response = faults[last - 1] if last <= len(faults) else None
     if event["outcome"] == "completed":
         assert event["evaluation"]["id"].lower() == "x"
-        assert (answered is None and end == "completed") or _completes(answered, "x", end)
-    elif answered is None and end != "running":
+        assert (response is None and end == "completed") or _completes(response, "x", end)
+    elif response is None and end != "running":
         assert event["outcome"] == end
 
 
 def _completes(what: Any, evaluation_id: str, end: str) -> bool:
-    """Say whether an altered answer still is a completion of the evaluation."""
+    """Check whether an altered response still is a completion of the evaluation."""
     if isinstance(what, Respond):
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             document = json.loads(what.body)["evaluation"]

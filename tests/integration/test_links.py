@@ -1,4 +1,4 @@
-"""The links of a task: what the sensor and the trigger know of them, and where they are looked for."""
+"""The links of a task: what the sensor and the trigger know of them, and where Airflow finds them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_provider_oxen.accept import all_rows
+from airflow_provider_oxen.conditions import all_rows
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.version_compat import link_xcoms
-from tests.integration.test_sensor import FakeTaskInstance, RescheduleException
-from tests.public_hub import public_hub
+from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.links import ADDRESSES, NAMES, addresses_of
+from tests.support.public_hub import public_hub
+from tests.support.tasks import FakeTaskInstance, RescheduleException, make_gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from airflow_provider_oxen.testing import LocalHub
-
-START = "https://www.oxen.ai/ox/customer-intents/file"
-ADDRESSES = {
-    "_link_OxenSourceDataLink": f"{START}/0123456789abcdef/data/customers.parquet",
-    "_link_OxenResultsLink": f"{START}/main/data/intents.parquet",
-}
 
 
 @pytest.fixture
@@ -37,17 +34,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield hub
 
 
-def gate(evaluation_id: str, **arguments: Any) -> OxenEvaluationSensor:
-    named: dict[str, Any] = {"task_id": "gate", "namespace": "ox", "repo_name": "customer-intents"}
-    intervals = {"poke_interval": 0.1, "max_wait": 0.1}
-    return OxenEvaluationSensor(evaluation_id=evaluation_id, **named | intervals | arguments)
-
-
 def shown(sensor: OxenEvaluationSensor, ti: FakeTaskInstance) -> dict[str, str]:
-    """Give the links as Airflow shows them once the process has ended: Airflow 3 asks for them, Airflow 2 does not."""
+    """Give the links as Airflow shows them once the process has ended: Airflow 3 calls ``get_link``, Airflow 2 not."""
     if AIRFLOW_V_3_0_PLUS:
         return {link.xcom_key: link.get_link(sensor, ti_key=ti) for link in LINKS}
-    return {key: ti.xcoms.get(key, "") for key in ADDRESSES}
+    return {link.xcom_key: ti.xcoms.get(link.xcom_key, "") for link in LINKS}
 
 
 @pytest.mark.parametrize(
@@ -60,11 +51,12 @@ def shown(sensor: OxenEvaluationSensor, ti: FakeTaskInstance) -> dict[str, str]:
     ],
     ids=["deferred", "rescheduled", "open", "failed"],
 )
-def test_links_are_known_from_the_first_look_on(
+def test_links_are_known_from_the_first_poll_on(
     hub: LocalHub, arguments: dict[str, Any], seconds: float, end: str, ended_by: type[BaseException] | None
 ) -> None:
     """However the task's process ends, the links are there: while the gate waits, and when it has opened or failed."""
-    sensor, ti = gate(hub.add_evaluation(seconds=seconds, end=end), **arguments), FakeTaskInstance()
+    evaluation_id = hub.add_evaluation(seconds=seconds, end=end)
+    sensor, ti = make_gate(evaluation_id, **arguments), FakeTaskInstance()
 
     if ended_by is None:
         sensor.execute({"ti": ti})
@@ -72,12 +64,40 @@ def test_links_are_known_from_the_first_look_on(
         with pytest.raises(ended_by):
             sensor.execute({"ti": ti})
 
-    assert shown(sensor, ti) == ADDRESSES
+    assert shown(sensor, ti) == addresses_of(hub, evaluation_id)
+
+
+def test_results_are_linked_at_the_commit_that_holds_them(hub: LocalHub) -> None:
+    """Before there is a commit with the results, their link leads to the target branch; then, to that commit."""
+    evaluation_id = hub.add_evaluation(seconds=60)
+    waiting, ti = make_gate(evaluation_id), FakeTaskInstance()
+    with pytest.raises(TaskDeferred):
+        waiting.execute({"ti": ti})
+    before = shown(waiting, ti)["_link_OxenResultsLink"]
+    hub.add_evaluation(evaluation_id, seconds=0)
+    ended, ti = make_gate(evaluation_id), FakeTaskInstance()
+    ended.execute({"ti": ti})
+    after = shown(ended, ti)["_link_OxenResultsLink"]
+
+    commit = hub.status_of(evaluation_id)["closing_commit"]["id"]
+    assert before == "https://www.oxen.ai/ox/customer-intents/file/main/data/intents.parquet"
+    assert after == f"https://www.oxen.ai/ox/customer-intents/file/{commit}/data/intents.parquet"
+
+
+def test_results_without_a_file_of_their_own_are_in_the_source_file(hub: LocalHub) -> None:
+    """Where ``target_path`` is null, the results are linked in the source file, on the target branch."""
+    fields = {"target_path": None, "target_branch": "results", "closing_commit": None}
+    sensor, ti = make_gate(hub.add_evaluation(seconds=0, fields=fields)), FakeTaskInstance()
+
+    sensor.execute({"ti": ti})
+
+    start = "https://www.oxen.ai/ox/customer-intents/file"
+    assert shown(sensor, ti)["_link_OxenResultsLink"] == f"{start}/results/data/customers.parquet"
 
 
 def test_links_are_known_from_the_event(hub: LocalHub) -> None:
-    """What the trigger reports is enough: the worker that concludes the wait asks nobody."""
-    sensor, ti = gate("e"), FakeTaskInstance()
+    """What the trigger reports is enough: the worker that takes up the task sends no request."""
+    sensor, ti = make_gate("e"), FakeTaskInstance()
     document = {
         "id": "e",
         "status": "completed",
@@ -85,44 +105,49 @@ def test_links_are_known_from_the_event(hub: LocalHub) -> None:
         "target_branch": "main",
         "target_path": "data/intents.parquet",
     }
+    ref, evaluation = EvaluationRef("ox", "customer-intents", "e"), Evaluation.from_dict(document)
+    outcome = Outcome(OutcomeReason.COMPLETED, ref, evaluation, hub="https://hub.oxen.ai")
 
-    sensor.execute_complete({"ti": ti}, {"outcome": "completed", "hub": "https://hub.oxen.ai", "evaluation": document})
+    sensor.execute_complete({"ti": ti}, outcome.to_event())
 
-    assert shown(sensor, ti) == ADDRESSES
+    page = "https://www.oxen.ai/ox/customer-intents/evaluations/e"
+    assert shown(sensor, ti) == {**ADDRESSES, "_link_OxenEvaluationLink": page}
     assert hub.requests == []
 
 
 def test_links_are_there_while_a_worker_pokes(hub: LocalHub) -> None:
-    """A worker that goes on poking shows the links before its next look, and once."""
+    """A worker that goes on poking stores the links before its next poll, and each address once."""
     ti, pushed = FakeTaskInstance(), []
     evaluation_id = hub.add_evaluation(seconds=0.5)
     push = ti.xcom_push
 
     def note(key: str, value: Any) -> None:
-        pushed.append((key, hub.requests_for(evaluation_id)))
+        pushed.append((key, value, hub.requests_for(evaluation_id)))
         push(key, value)
 
     ti.xcom_push = note  # type: ignore[method-assign]
-    gate(evaluation_id, deferrable=False).execute({"ti": ti})
+    make_gate(evaluation_id, deferrable=False).execute({"ti": ti})
 
-    assert [(key, looks) for key, looks in pushed if key in ADDRESSES] == [(key, 1) for key in ADDRESSES]
-    assert {key: ti.xcoms[key] for key in ADDRESSES} == ADDRESSES
+    waiting = addresses_of(hub, evaluation_id, closed=False)
+    links = [(key, value, polls) for key, value, polls in pushed if key in waiting]
+    assert links[:3] == [(key, value, 1) for key, value in waiting.items()]
+    assert len({(key, value) for key, value, _ in links}) == len(links)
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 reads links from its XCom backend")
-def test_links_are_no_business_of_an_xcom_backend(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_not_given_to_an_xcom_backend(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that goes on poking leaves its links to Airflow, which would show what a backend made of them."""
     monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "company.xcom.Backend")
     ti = FakeTaskInstance()
 
-    gate(hub.add_evaluation(seconds=0.5), deferrable=False).execute({"ti": ti})
+    make_gate(hub.add_evaluation(seconds=0.5), deferrable=False).execute({"ti": ti})
 
     assert set(ti.xcoms) == {"evaluation"}
 
 
 def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
     """For a hub whose pages are not known, nothing is shown and nothing stored."""
-    sensor, ti = gate(oxen_hub.add_evaluation(seconds=0)), FakeTaskInstance()
+    sensor, ti = make_gate(oxen_hub.add_evaluation(seconds=0)), FakeTaskInstance()
 
     sensor.execute({"ti": ti})
 
@@ -132,18 +157,18 @@ def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
 
 @pytest.mark.parametrize("stored", ["https://www.oxen.ai/x", None])
 def test_link_is_read_by_the_key_of_the_task_instance(monkeypatch: pytest.MonkeyPatch, stored: str | None) -> None:
-    """Where the operator has not looked itself, as on a web server, the XCom of that very task instance is asked."""
-    asked = []
+    """Where the operator has not polled itself, as on a web server, the XCom of that very task instance is read."""
+    read = []
 
     def get_value(*, ti_key: Any, key: str) -> str | None:
-        asked.append((ti_key, key))
+        read.append((ti_key, key))
         return stored
 
     monkeypatch.setattr(link_xcoms(), "get_value", get_value)
     ti_key = object()
 
-    assert [link.get_link(gate("e"), ti_key=ti_key) for link in LINKS] == [stored or ""] * 2
-    assert asked == [(ti_key, key) for key in ADDRESSES]
+    assert [link.get_link(make_gate("e"), ti_key=ti_key) for link in LINKS] == [stored or ""] * 3
+    assert read == [(ti_key, key) for key in ADDRESSES]
 
 
 def test_links_are_listed_for_airflow() -> None:
@@ -153,14 +178,14 @@ def test_links_are_listed_for_airflow() -> None:
     }
 
     assert set(get_provider_info()["extra-links"]) == listed
-    assert {link.name for link in LINKS} == {"Source data on Oxen", "Results on Oxen"}
+    assert [link.name for link in LINKS] == NAMES
 
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_links_survive_the_storage_of_a_dag(mapped: bool) -> None:
-    """What Airflow stores of a DAG knows the links, of a mapped gate as well, and takes one with ``accept``."""
+    """What Airflow stores of a DAG knows the links, of a mapped gate as well, and stores one with ``conditions``."""
     with DAG("d", schedule=None) as dag:
-        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "accept": [all_rows(), lambda _: True]}
+        common = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "conditions": [all_rows(), lambda _: True]}
         if mapped:
             OxenEvaluationSensor.partial(**common).expand(evaluation_id=["a", "b"])
         else:
@@ -172,4 +197,4 @@ def test_links_survive_the_storage_of_a_dag(mapped: bool) -> None:
 
     stored = Serialization.from_dict(Serialization.to_dict(dag)).get_task("gate")
 
-    assert set(stored.extra_links) == {"Source data on Oxen", "Results on Oxen"}
+    assert set(stored.extra_links) == set(NAMES)

@@ -1,12 +1,10 @@
-"""The sensor: one set of outcomes, whichever way it waits."""
+"""The sensor: the same outcomes in every way of waiting."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -20,107 +18,32 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_provider_oxen.accept import all_rows, max_credits
+from airflow_provider_oxen.conditions import all_rows, max_credits
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Alter, Fault, Respond
-from airflow_provider_oxen.version_compat import reschedule_exception
+from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.tasks import (
+    WAYS,
+    WAYS_TO_WAIT,
+    FakeTaskInstance,
+    RescheduleException,
+    add_evaluation,
+    make_gate,
+    run_task,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_oxen.testing import LocalHub
 
-RescheduleException = type(reschedule_exception(datetime.now(tz=timezone.utc)))
-
-#: Every way an answer can come: at the first look on the worker, after poking, after rescheduling, after deferral.
-WAYS = ["first look", "poke", "reschedule", "deferred"]
-
-
-@dataclass
-class FakeTaskInstance:
-    """Stands in for Airflow's, as far as the sensor uses it."""
-
-    xcoms: dict[str, Any] = field(default_factory=dict)
-    first_rescheduled_at: datetime | None = None
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-    def get_first_reschedule_date(self, context: Any) -> datetime | None:  # noqa: ARG002
-        return self.first_rescheduled_at
-
-
-@dataclass
-class Result:
-    """How a task ended."""
-
-    returned: Any = None
-    raised: BaseException | None = None
-    xcoms: dict[str, Any] = field(default_factory=dict)
-    deferrals: int = 0
-
-    @property
-    def told(self) -> tuple[type | None, str]:
-        """The exception, without what differs from run to run: how long it ran, request ids, deadlines."""
-        text = re.sub(r"after( about)? [\d.]+ s", "after some time", str(self.raised or ""))
-        text = re.sub(r"\[request local-\d+\] ", "", text)
-        return type(self.raised), re.sub(r"by \d{4}-\d\d-\d\d [\d:]+ UTC", "by then", text)
-
-
-def run_task(way: str, evaluation_id: str, **arguments: Any) -> Result:
-    """Run a gate to its end, as Airflow would: trigger and event pass through JSON, reschedules are followed."""
-    named: dict[str, Any] = {
-        "task_id": "gate",
-        "namespace": "ox",
-        "repo_name": "customer-intents",
-        "evaluation_id": evaluation_id,
-        "poke_interval": 0.05,
-        "max_wait": 0.1,
-        "retry_window": 0.5,
-        "timeout": 30,
-        "deferrable": way in ("first look", "deferred"),
-        "mode": "reschedule" if way == "reschedule" else "poke",
-    }
-    ti, result = FakeTaskInstance(), Result()
-    context: Any = {"ti": ti}
-    try:
-        result.returned = _execute(OxenEvaluationSensor(**named | arguments), context, result)
-    except Exception as error:  # noqa: BLE001  # whatever it is, is the result
-        result.raised = error
-    result.xcoms = ti.xcoms
-    return result
-
-
-def _execute(sensor: OxenEvaluationSensor, context: Any, result: Result) -> Any:
-    while True:
-        try:
-            return sensor.execute(context)
-        except TaskDeferred as deferred:
-            result.deferrals += 1
-            _, trigger_arguments = deferred.trigger.serialize()
-            trigger = type(deferred.trigger)(**json.loads(json.dumps(trigger_arguments)))
-
-            async def wait(trigger: Any = trigger) -> list[Any]:
-                return [event async for event in trigger.run()]
-
-            (event,) = asyncio.run(wait())
-            next_kwargs = {**(deferred.kwargs or {}), "event": json.loads(json.dumps(event.payload))}
-            return sensor.resume_execution(deferred.method_name, next_kwargs, context)
-        except RescheduleException as rescheduled:
-            context["ti"].first_rescheduled_at = context["ti"].first_rescheduled_at or datetime.now(tz=timezone.utc)
-            time.sleep(max((rescheduled.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds(), 0))
-
-
-def scenario(hub: LocalHub, way: str, **named: Any) -> str:
-    """Add an evaluation that ends at once for a first look, and after some looks otherwise."""
-    seconds = 0.0 if way == "first look" else 0.4
-    return hub.add_evaluation("d0c8585d-1234-5678-abcd-ef0123456789", seconds=seconds, **named)
-
 
 @pytest.mark.parametrize("way", WAYS)
 def test_completed_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
     """A completed evaluation is returned, and pushed as ``evaluation``, under the contract's names without prompt."""
-    evaluation_id = scenario(oxen_hub, way, end="completed", rows=50)
+    evaluation_id = add_evaluation(oxen_hub, way, end="completed", rows=50)
 
     result = run_task(way, evaluation_id)
 
@@ -135,7 +58,7 @@ def test_completed_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
 
 
 def test_every_argument_that_names_the_evaluation_is_templated() -> None:
-    """Jinja is rendered in what says which evaluation is meant and with which connection it is asked for."""
+    """Jinja is rendered in what says which evaluation is meant, and which connection is used."""
     assert set(OxenEvaluationSensor.template_fields) == {"namespace", "repo_name", "evaluation_id", "oxen_conn_id"}
 
 
@@ -143,27 +66,26 @@ def test_return_value_has_the_fields_of_the_contract(oxen_hub: LocalHub) -> None
     """What a gate returns has the very fields of the hub's document, but for the prompt."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)
 
-    returned = run_task("first look", evaluation_id).returned
+    returned = run_task("first poll", evaluation_id).returned
 
     assert set(returned) == set(oxen_hub.status_of(evaluation_id)) - {"prompt"}
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("end", "told"),
-    [
-        ("errored", "errored after some time, 30 of 50 rows done: row 31 is odd."),
-        ("cancelled", "was cancelled after some time, 30 of 50 rows done."),
-    ],
-)
-def test_failed_evaluation_fails_the_task_for_good(oxen_hub: LocalHub, way: str, end: str, told: str) -> None:
-    """Errored and cancelled fail at once, without retries, in the same words each way, and leave the evaluation."""
-    evaluation_id = scenario(oxen_hub, way, end=end, rows=50, error_message="row 31 is odd")
+@pytest.mark.parametrize(("end", "why"), [("errored", "errored: row 31 is odd"), ("cancelled", "cancelled")])
+def test_failed_evaluation_fails_the_task_for_good(oxen_hub: LocalHub, way: str, end: str, why: str) -> None:
+    """Errored and cancelled fail at once, without retries, with the same message each way; the evaluation is stored."""
+    evaluation_id = add_evaluation(oxen_hub, way, end=end, rows=50, error_message="row 31 is odd")
 
     result = run_task(way, evaluation_id)
 
-    prefix = f"Evaluation {evaluation_id} of ox/customer-intents"
-    assert result.told == (AirflowFailException, f"{prefix} {told} Hub: {oxen_hub.url}")
+    assert result.failure == (
+        AirflowFailException,
+        (
+            f"Evaluation {why} (30 of 50 rows after some time), evaluation {evaluation_id} of ox/customer-intents, "
+            f"hub {oxen_hub.url}"
+        ),
+    )
     assert result.xcoms["evaluation"]["status"] == end
     assert result.xcoms["evaluation"]["error_message"] == ("row 31 is odd" if end == "errored" else None)
 
@@ -172,30 +94,34 @@ def test_failed_evaluation_fails_the_task_for_good(oxen_hub: LocalHub, way: str,
 @pytest.mark.parametrize("end", ["errored", "cancelled"])
 @pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
 def test_failed_evaluation_skips_where_asked(oxen_hub: LocalHub, way: str, end: str, setting: str) -> None:
-    """``soft_fail`` and ``never_fail`` skip, saying why, each way."""
-    evaluation_id = scenario(oxen_hub, way, end=end)
+    """``soft_fail`` and ``never_fail`` skip and say why, each way."""
+    evaluation_id = add_evaluation(oxen_hub, way, end=end)
 
     result = run_task(way, evaluation_id, **{setting: True})
 
     assert type(result.raised) is AirflowSkipException
-    assert str(result.raised).startswith(f"Skipping, as {setting} is set. Evaluation {evaluation_id}")
+    assert str(result.raised).startswith(f"Skipped by {setting}. Evaluation {end}")
     assert result.xcoms["evaluation"]["status"] == end
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 def test_timeout_says_what_was_last_seen(oxen_hub: LocalHub, way: str) -> None:
-    """A timeout is Airflow's own, with the last status and progress, in the same words each way."""
+    """A timeout is Airflow's own, with the last status and progress, with the same message each way."""
     evaluation_id = oxen_hub.add_evaluation("slow", seconds=60)
 
     result = run_task(way, evaluation_id, timeout=timedelta(seconds=0.4))
 
-    told = "Timed out: evaluation slow of ox/customer-intents had not ended by then, the deadline of the task."
-    seen = f"Last seen queued: 0 of 1,000 rows (0.0 %). Hub: {oxen_hub.url}"
-    assert result.told == (AirflowSensorTimeout, f"{told} {seen}")
+    assert result.failure == (
+        AirflowSensorTimeout,
+        (
+            "Timed out: not ended by then, the task's deadline, last seen queued, 0 of 1,000 rows (0.0 %), "
+            f"evaluation slow of ox/customer-intents, hub {oxen_hub.url}"
+        ),
+    )
     assert result.xcoms["evaluation"]["status"] == "queued"
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 @pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
 def test_timeout_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
     """``soft_fail`` and ``never_fail`` skip on a timeout, each way."""
@@ -205,7 +131,7 @@ def test_timeout_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -
     assert "Timed out" in str(result.raised)
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 def test_execution_timeout_counts_where_it_is_earlier(oxen_hub: LocalHub, way: str) -> None:
     """The deadline is the earlier of ``timeout`` and ``execution_timeout``."""
     began = time.monotonic()
@@ -219,8 +145,8 @@ def test_execution_timeout_counts_where_it_is_earlier(oxen_hub: LocalHub, way: s
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("status_code", "field_named"), [(401, "password"), (403, "password"), (404, "repo_name")])
 def test_refusal_fails_for_good(oxen_hub: LocalHub, way: str, status_code: int, field_named: str) -> None:
-    """A hub that refuses fails the task at once, naming what to check, each way; ``soft_fail`` skips."""
-    first = 1 if way == "first look" else 3
+    """A hub that refuses fails the task at once, and names what to check, each way; ``soft_fail`` skips."""
+    first = 1 if way == "first poll" else 3
     evaluation_id = oxen_hub.add_evaluation("x", seconds=60, faults=(Fault(Respond(status_code), first=first),))
 
     result = run_task(way, evaluation_id)
@@ -233,23 +159,23 @@ def test_refusal_fails_for_good(oxen_hub: LocalHub, way: str, status_code: int, 
     assert type(skipped.raised) is AirflowSkipException
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 def test_outage_beyond_the_retry_window_may_be_retried(oxen_hub: LocalHub, way: str) -> None:
     """A hub out of reach fails the task so that ``retries`` apply, also under ``soft_fail``, each way."""
     faults = (Fault(Respond(503), first=2),)
-    told = set()
+    failures = set()
     for arguments in ({}, {"soft_fail": True}):
         result = run_task(way, oxen_hub.add_evaluation("x", seconds=60, faults=faults), **arguments)
-        told.add(result.told)
+        failures.add(result.failure)
 
-    assert len(told) == 1
-    kind, text = told.pop()
-    assert kind is AirflowException
+    assert len(failures) == 1
+    kind, text = failures.pop()
+    assert kind is OxenHubUnreachableError
     assert "503" in text
     assert "retry_window" in text
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 def test_outage_skips_under_never_fail(oxen_hub: LocalHub, way: str) -> None:
     """``never_fail`` skips on an outage, too."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Respond(503)),))
@@ -259,87 +185,93 @@ def test_outage_skips_under_never_fail(oxen_hub: LocalHub, way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_one_transient_failure_does_not_end_a_wait(oxen_hub: LocalHub, way: str) -> None:
-    """A first look that fails, or any other, is taken again."""
-    evaluation_id = scenario(oxen_hub, way, faults=(Fault(Respond(503), first=1, count=1),))
+    """A poll that fails is repeated, the first one as well."""
+    evaluation_id = add_evaluation(oxen_hub, way, faults=(Fault(Respond(503), first=1, count=1),))
 
     assert run_task(way, evaluation_id).returned["status"] == "completed"
 
 
-@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
 def test_silent_fail_waits_through_any_outage(oxen_hub: LocalHub, way: str) -> None:
-    """``silent_fail`` keeps on asking until the timeout, beyond ``retry_window``."""
+    """With ``silent_fail``, polls go on until the timeout, beyond ``retry_window``."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Respond(503)),))
 
     result = run_task(way, evaluation_id, silent_fail=True, retry_window=0.1, timeout=1)
 
     assert type(result.raised) is AirflowSensorTimeout
-    assert "It was never seen. Last failure:" in str(result.raised)
+    assert "the task's deadline, never seen; last failure: 503: " in str(result.raised)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_accepted_evaluation_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
-    """Where every condition of ``accept`` returns True, the gate opens as ever, each way."""
-    evaluation_id = scenario(oxen_hub, way, rows=50)
+def test_conditions_that_are_met_open_the_gate(oxen_hub: LocalHub, way: str) -> None:
+    """Where every condition returns True, the gate opens, each way."""
+    evaluation_id = add_evaluation(oxen_hub, way, rows=50)
 
-    result = run_task(way, evaluation_id, accept=[all_rows(), lambda evaluation: evaluation.id == evaluation_id])
+    result = run_task(way, evaluation_id, conditions=[all_rows(), lambda evaluation: evaluation.id == evaluation_id])
 
     assert result.raised is None
     assert result.returned["status"] == "completed"
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_evaluation_that_is_not_accepted_fails_for_good(oxen_hub: LocalHub, way: str) -> None:
-    """A refused evaluation fails the task as an errored one does, in the same words each way; nothing is returned."""
-    evaluation_id = scenario(oxen_hub, way, rows=50)
+def test_unmet_condition_fails_for_good(oxen_hub: LocalHub, way: str) -> None:
+    """A condition that is not met fails the task without retries, with the same message each way; nothing returned."""
+    evaluation_id = add_evaluation(oxen_hub, way, rows=50)
 
-    result = run_task(way, evaluation_id, accept=max_credits(0.01))
+    result = run_task(way, evaluation_id, conditions=max_credits(0.01))
 
-    told = f"Evaluation {evaluation_id} of ox/customer-intents completed after some time, 50 of 50 rows done, but"
-    reason = "0.05 credits were spent, but at most 0.01 are accepted"
-    assert result.told == (AirflowFailException, f"{told} accept closes the gate: {reason}. Hub: {oxen_hub.url}")
+    assert result.failure == (
+        AirflowFailException,
+        (
+            "Condition not met: 0.05 credits were spent, but at most 0.01 are allowed; evaluation completed "
+            f"(50 of 50 rows after some time), evaluation {evaluation_id} of ox/customer-intents, hub {oxen_hub.url}"
+        ),
+    )
     assert result.returned is None
     assert result.xcoms["evaluation"]["status"] == "completed"
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
-def test_evaluation_that_is_not_accepted_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
-    """``soft_fail`` and ``never_fail`` skip a gate that ``accept`` closes, saying why."""
-    result = run_task(way, scenario(oxen_hub, way), accept=lambda _: False, **{setting: True})
+def test_unmet_condition_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
+    """``soft_fail`` and ``never_fail`` skip a task whose condition is not met, and say why."""
+    result = run_task(way, add_evaluation(oxen_hub, way), conditions=lambda _: False, **{setting: True})
 
     assert type(result.raised) is AirflowSkipException
-    assert "accept closes the gate: " in str(result.raised)
+    assert str(result.raised).startswith(f"Skipped by {setting}. Condition not met: ")
     assert "<lambda> returned False" in str(result.raised)
     assert result.xcoms["evaluation"]["status"] == "completed"
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("accept", "told"),
+    ("conditions", "problem"),
     [
-        (lambda evaluation: evaluation.document["x"], "accept failed, so the gate stays shut: KeyError: 'x'."),
-        (print, "accept failed, so the gate stays shut: TypeError: .*returned None"),
+        (lambda evaluation: evaluation.resource["x"], "Condition could not be checked: KeyError: 'x'; "),
+        (print, "Condition could not be checked: TypeError: .*returned None"),
     ],
     ids=["raises", "returns nothing"],
 )
-def test_accept_that_fails_leaves_the_gate_shut(oxen_hub: LocalHub, way: str, accept: Any, told: str) -> None:
-    """An ``accept`` that raises or makes no sense fails the task, which may be retried, also under ``soft_fail``."""
+def test_condition_that_fails_leaves_the_gate_closed(
+    oxen_hub: LocalHub, way: str, conditions: Any, problem: str
+) -> None:
+    """A condition that raises or returns no verdict fails the task; retries apply, also under ``soft_fail``."""
     for arguments in ({}, {"soft_fail": True}):
-        result = run_task(way, scenario(oxen_hub, way), accept=accept, **arguments)
+        result = run_task(way, add_evaluation(oxen_hub, way), conditions=conditions, **arguments)
 
-        assert type(result.raised) is AirflowException
-        assert re.search(told, str(result.raised))
+        assert type(result.raised) is OxenConditionFailedError
+        assert re.search(problem, str(result.raised))
         assert result.xcoms["evaluation"]["status"] == "completed"
 
 
 @pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
-def test_accept_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Exception]) -> None:
-    """Airflow's own exceptions for a failure and a skip mean in ``accept`` what they mean in any task."""
+def test_condition_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Exception]) -> None:
+    """Airflow's own exceptions for a failure and a skip mean in a condition what they mean in any task."""
 
-    def accept(evaluation: Any) -> bool:
+    def condition(evaluation: Any) -> bool:
         raise kind(f"{evaluation.id} will not do")
 
-    result = run_task("first look", scenario(oxen_hub, "first look"), accept=accept)
+    result = run_task("first poll", add_evaluation(oxen_hub, "first poll"), conditions=condition)
 
     assert type(result.raised) is kind
     assert str(result.raised).endswith("will not do")
@@ -347,58 +279,79 @@ def test_accept_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Exception
 
 
 @pytest.mark.parametrize("end", ["errored", "cancelled"])
-def test_accept_is_asked_about_completed_evaluations_only(oxen_hub: LocalHub, end: str) -> None:
-    """A failed evaluation is not put before ``accept``."""
-    asked: list[Any] = []
+def test_conditions_are_checked_on_completed_evaluations_only(oxen_hub: LocalHub, end: str) -> None:
+    """A condition is not called with an evaluation that failed."""
+    checked: list[Any] = []
 
-    result = run_task("first look", scenario(oxen_hub, "first look", end=end), accept=asked.append)
+    result = run_task("first poll", add_evaluation(oxen_hub, "first poll", end=end), conditions=checked.append)
 
-    assert asked == []
+    assert checked == []
     assert type(result.raised) is AirflowFailException
 
 
-@pytest.mark.parametrize("accept", ["all_rows", [], 5])
-def test_bad_accept_is_refused_when_the_dag_is_parsed(accept: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_condition_gets_the_same_evaluation_each_way(oxen_hub: LocalHub, way: str) -> None:
+    """Whether a worker or the triggerer saw the end, a condition gets all fields but the prompt."""
+    checked: list[Evaluation] = []
+
+    def condition(evaluation: Evaluation) -> bool:
+        checked.append(evaluation)
+        return True
+
+    result = run_task(way, add_evaluation(oxen_hub, way), conditions=condition)
+
+    (evaluation,) = checked
+    assert evaluation.prompt is None
+    assert json.loads(json.dumps(evaluation.to_dict())) == result.returned
+
+
+@pytest.mark.parametrize("conditions", ["all_rows", [], 5])
+def test_bad_conditions_are_refused_when_the_dag_is_parsed(conditions: Any) -> None:
     """What cannot be called is refused as the sensor is made."""
-    with pytest.raises(ValueError, match="accept must be a callable"):
-        OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", accept=accept)
+    with pytest.raises(ValueError, match="conditions must be a callable"):
+        make_gate(conditions=conditions)
 
 
-def test_accept_cannot_be_combined_with_the_end_in_the_triggerer() -> None:
-    """No worker would call it, which is said when the DAG is parsed."""
-    arguments = {"task_id": "g", "namespace": "ox", "repo_name": "r", "evaluation_id": "x", "accept": all_rows()}
-
-    with pytest.raises(ValueError, match=r"accept .* cannot be combined with end_from_trigger=True"):
-        OxenEvaluationSensor(**arguments, end_from_trigger=True)
+def test_conditions_cannot_be_combined_with_the_end_in_the_triggerer() -> None:
+    """No worker would call them, so the combination is refused when the DAG is parsed."""
+    with pytest.raises(ValueError, match=r"conditions .* cannot be combined with end_from_trigger=True"):
+        make_gate(conditions=all_rows(), end_from_trigger=True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
-        ({"accept": all_rows(), "end_from_trigger": True}, r"accept .* cannot be combined with end_from_trigger=True"),
-        ({"accept": "all_rows"}, "accept must be a callable"),
+        (
+            {"conditions": all_rows(), "end_from_trigger": True},
+            r"conditions .* cannot be combined with end_from_trigger=True",
+        ),
+        ({"conditions": "all_rows"}, "conditions must be a callable"),
     ],
 )
-def test_mapped_gate_refuses_accept_when_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
+def test_mapped_gate_refuses_conditions_when_the_dag_is_parsed(arguments: dict[str, Any], problem: str) -> None:
     """A mapped gate is not made before it runs: what can never work is refused where its constants are given."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=problem):
         OxenEvaluationSensor.partial(task_id="g", namespace="ox", repo_name="r", **arguments)
 
 
 def test_mapped_gate_takes_what_it_can() -> None:
-    """``accept`` alone, and the end in the triggerer alone, are passed on to the mapped gate."""
-    for arguments in ({"accept": all_rows()}, {"end_from_trigger": True}):
+    """``conditions`` alone, and the end in the triggerer alone, are passed on to the mapped gate."""
+    for arguments in ({"conditions": all_rows()}, {"end_from_trigger": True}):
         named = {"namespace": "ox", "repo_name": "r"} | arguments
         mapped = OxenEvaluationSensor.partial(task_id="g", **named).expand(evaluation_id=["a", "b"])
         assert named.items() <= mapped.partial_kwargs.items()
 
 
-def test_first_look_defers_only_if_there_is_something_to_wait_for(oxen_hub: LocalHub) -> None:
-    """An evaluation that has ended costs one look and no deferral."""
+def test_task_defers_only_if_there_is_something_to_wait_for(oxen_hub: LocalHub) -> None:
+    """An evaluation that has ended costs one poll and no deferral."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)
 
     assert run_task("deferred", evaluation_id).deferrals == 0
     assert oxen_hub.requests_for(evaluation_id) == 1
+
+
+#: The names with which an event says whose outcome it is.
+MINE = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": "mine"}
 
 
 @pytest.mark.parametrize(
@@ -408,26 +361,24 @@ def test_first_look_defers_only_if_there_is_something_to_wait_for(oxen_hub: Loca
         {},
         [],
         "completed",
-        {"outcome": "done"},
-        {"outcome": "completed"},
-        {"outcome": "completed", "evaluation": None},
-        {"outcome": "completed", "evaluation": {"id": "other", "status": "completed"}},
-        {"outcome": "completed", "evaluation": {"id": "mine", "status": "running"}},
+        {"outcome": "completed", "evaluation": {"id": "mine", "status": "completed"}},
+        {**MINE, "evaluation_id": None, "outcome": "completed", "evaluation": {"id": "mine", "status": "completed"}},
+        {**MINE, "outcome": "done"},
+        {**MINE, "outcome": "completed"},
+        {**MINE, "outcome": "completed", "evaluation": None},
+        {**MINE, "outcome": "completed", "evaluation": {"id": "other", "status": "completed"}},
+        {**MINE, "outcome": "completed", "evaluation": {"id": "mine", "status": "running"}},
     ],
     ids=repr,
 )
-def test_gate_stays_shut_on_an_event_that_is_none(event: Any) -> None:
-    """An event that is missing, unknown or contradicts itself fails the task, and may be retried."""
-    sensor = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="mine")
-
-    with pytest.raises(AirflowException, match="the gate stays shut") as caught:
-        sensor.execute_complete({"ti": FakeTaskInstance()}, event)
-
-    assert type(caught.value) is AirflowException
+def test_gate_stays_closed_on_an_event_that_is_none(event: Any) -> None:
+    """An event that is missing, unknown, names no evaluation or contradicts itself fails the task; retries apply."""
+    with pytest.raises(OxenWaitLostError, match=r"the gate stays closed: .*, evaluation mine of ox/customer-intents"):
+        make_gate("mine").execute_complete({"ti": FakeTaskInstance()}, event)
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [("Trigger timeout", AirflowSensorTimeout), ("Trigger failure", AirflowException)]
+    ("error", "expected"), [("Trigger timeout", AirflowSensorTimeout), ("Trigger failure", OxenWaitLostError)]
 )
 def test_trigger_that_airflow_ended_is_concluded_like_the_others(error: str, expected: type) -> None:
     """Where Airflow itself gives up on a trigger, the exception and the skips are the same as everywhere."""
@@ -439,26 +390,23 @@ def test_trigger_that_airflow_ended_is_concluded_like_the_others(error: str, exp
         error = TriggerFailureReason(error)
     except ImportError:
         error = "Trigger/execution timeout" if error == "Trigger timeout" else error
-    arguments = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "evaluation_id": "x"}
 
-    def resume(**more: Any) -> None:
-        context = {"ti": FakeTaskInstance()}
-        OxenEvaluationSensor(**arguments, **more).resume_execution("__fail__", {"error": error}, context)
+    def resume(**arguments: Any) -> None:
+        make_gate("x", **arguments).resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
 
-    with pytest.raises(AnyAirflowException) as caught:
+    with pytest.raises(AnyAirflowException, match="evaluation x of ox/customer-intents") as caught:
         resume()
     assert type(caught.value) is expected
     with pytest.raises(AirflowSkipException):
         resume(never_fail=True)
 
 
-def test_poke_looks_once(oxen_hub: LocalHub) -> None:
+def test_poke_polls_once(oxen_hub: LocalHub) -> None:
     """``poke`` says whether the evaluation is done, without waiting."""
     running, ended = oxen_hub.add_evaluation(seconds=60), oxen_hub.add_evaluation(seconds=0)
     pokes = {}
     for evaluation_id in (running, ended):
-        sensor = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id=evaluation_id)
-        pokes[evaluation_id] = sensor.poke({"ti": FakeTaskInstance()})
+        pokes[evaluation_id] = make_gate(evaluation_id).poke({"ti": FakeTaskInstance()})
 
     assert not pokes[running]
     assert pokes[ended].is_done
@@ -467,7 +415,7 @@ def test_poke_looks_once(oxen_hub: LocalHub) -> None:
 
 def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
     """``do_xcom_push=False`` pushes nothing."""
-    assert run_task("first look", oxen_hub.add_evaluation(seconds=0), do_xcom_push=False).xcoms == {}
+    assert run_task("first poll", oxen_hub.add_evaluation(seconds=0), do_xcom_push=False).xcoms == {}
 
 
 @pytest.mark.parametrize(
@@ -525,8 +473,8 @@ def test_endless_duration_is_refused_when_the_dag_is_parsed(name: str) -> None:
         OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **{name: float("inf")})
 
 
-def test_bad_value_of_a_mapped_task_is_judged_when_it_runs(oxen_hub: LocalHub) -> None:
-    """A mapped task is made anew on its worker; a bad value must not fail there, beyond ``soft_fail`` and XCom."""
+def test_bad_value_of_a_mapped_task_is_refused_when_it_runs(oxen_hub: LocalHub) -> None:
+    """A mapped task is made again on its worker; a bad value ends it as any outcome does, so ``soft_fail`` skips."""
     sensor = OxenEvaluationSensor(
         task_id="g", namespace="ox", repo_name="r", evaluation_id="a/b", soft_fail=True, _airflow_from_mapped=True
     )
@@ -537,21 +485,24 @@ def test_bad_value_of_a_mapped_task_is_judged_when_it_runs(oxen_hub: LocalHub) -
     assert oxen_hub.requests == []
 
 
-def test_airflow_2_does_not_count_the_time_of_a_deferred_task_itself() -> None:
-    """On Airflow 2, which would end the task before it can say what was seen, the sensor alone counts the time."""
+def test_airflow_2_does_not_count_the_time_of_a_deferred_task_itself(oxen_hub: LocalHub) -> None:
+    """On Airflow 2, which would end the task before it can say what was seen, the gate alone counts the time."""
     limit = timedelta(seconds=90)
-    arguments = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x", "execution_timeout": limit}
-    deferred = OxenEvaluationSensor(task_id="g", **arguments)
-    poking = OxenEvaluationSensor(task_id="g", deferrable=False, **arguments)
+    evaluation_id = oxen_hub.add_evaluation(seconds=600)
+    deferred = make_gate(evaluation_id, execution_timeout=limit, timeout=1000)
+    poking = make_gate(evaluation_id, execution_timeout=limit, timeout=1000, deferrable=False)
+
+    with pytest.raises(TaskDeferred) as caught:
+        deferred.execute({"ti": FakeTaskInstance()})
 
     assert deferred.execution_timeout == (limit if AIRFLOW_V_3_0_PLUS else None)
     assert poking.execution_timeout == limit
-    for sensor in (deferred, poking):
-        assert sensor._begin({"ti": FakeTaskInstance()}).deadline == pytest.approx(time.time() + 90, abs=5)
+    assert deferred.execution_limit == poking.execution_limit == limit
+    assert caught.value.trigger.deadline == pytest.approx(time.time() + 90, abs=5)
 
 
 def test_rescheduled_task_does_not_hold_its_worker_through_a_rate_limit(oxen_hub: LocalHub) -> None:
-    """A pause that the hub asks for is waited out without a worker, as any other time between two looks."""
+    """A pause that the hub asks for is waited out without a worker, as any other time between two polls."""
     faults = (Fault(Respond(429, headers={"Retry-After": "900"})),)
     sensor = OxenEvaluationSensor(
         task_id="g",
@@ -581,35 +532,37 @@ def test_bad_rendered_id_fails_for_good_before_any_request(oxen_hub: LocalHub, r
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "alternative"),
     [({"mode": "reschedule"}, "deferrable=False"), ({"exponential_backoff": True}, "max_wait")],
 )
-def test_argument_without_effect_is_said_to_have_none(arguments: dict[str, Any], told: str) -> None:
+def test_argument_without_effect_gives_a_warning(arguments: dict[str, Any], alternative: str) -> None:
     """A combination that Airflow allows and that changes nothing is warned about when the DAG is parsed."""
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=alternative):
         OxenEvaluationSensor(task_id="g", namespace="ox", repo_name="r", evaluation_id="x", **arguments)
 
 
 def test_defaults_do_not_depend_on_the_mode() -> None:
     """A gate waits by the same numbers whether it is deferred or not, and durations may be ``timedelta``."""
     common = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x"}
-    waits = [
-        OxenEvaluationSensor(task_id="g", **common, **arguments)._begin({"ti": FakeTaskInstance()})
+    gates = [
+        OxenEvaluationSensor(task_id="g", **common, **arguments)
         for arguments in (
             {},
             {"deferrable": False},
             {"deferrable": False, "mode": "reschedule"},
             {"poke_interval": timedelta(seconds=10), "max_wait": timedelta(minutes=1)},
             {"retry_window": timedelta(minutes=10), "oxen_conn_id": "oxen_default"},
+            {"timeout": timedelta(days=7)},
         )
     ]
 
-    numbers = {(w.poke_interval, w.max_wait, w.retry_window, round(w.deadline - time.time(), -1)) for w in waits}
-    assert numbers == {(10.0, 60.0, 600.0, 604_800)}
+    numbers = {(gate.poke_interval, gate.max_wait, gate.retry_window, gate.timeout) for gate in gates}
+    assert numbers == {(10.0, timedelta(seconds=60), 600.0, 604_800.0)}
+    assert {gate.oxen_conn_id for gate in gates} == {"oxen_default"}
 
 
 def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the sensor was told reaches the trigger: nothing is dropped on the way."""
+    """What the sensor was given reaches the trigger: no argument is dropped on the way."""
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_OTHER", oxen_hub.connection_json)
     sensor = OxenEvaluationSensor(
         task_id="gate",
@@ -641,11 +594,12 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.Mon
         "timeout": None,
         "end_from_trigger": False,
         "do_xcom_push": True,
+        "started_here": False,
     }
 
 
-def test_reschedule_deadline_counts_from_the_first_look(oxen_hub: LocalHub) -> None:
-    """A task that was rescheduled does not begin its time anew."""
+def test_reschedule_deadline_counts_from_the_first_poll(oxen_hub: LocalHub) -> None:
+    """The time of a task that was rescheduled counts from its first poll."""
     sensor = OxenEvaluationSensor(
         task_id="gate",
         namespace="ox",
@@ -661,21 +615,23 @@ def test_reschedule_deadline_counts_from_the_first_look(oxen_hub: LocalHub) -> N
         sensor.execute({"ti": ti})
 
 
-def test_outcome_stands_in_the_tasks_own_log(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
-    """After deferral, the worker's log says how it ended, not the triggerer's alone."""
+def test_outcome_is_in_the_log_of_the_worker(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
+    """After a deferral, the worker's log says how the wait ended, and not only the triggerer's."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0)
-    event = {"outcome": "completed", "evaluation": run_task("first look", evaluation_id).returned}
-    sensor = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id=evaluation_id)
+    evaluation = Evaluation.from_dict(run_task("first poll", evaluation_id).returned)
+    outcome = Outcome(OutcomeReason.COMPLETED, EvaluationRef("ox", "customer-intents", evaluation_id), evaluation)
     logged()
 
-    sensor.execute_complete({"ti": FakeTaskInstance()}, event)
+    make_gate(evaluation_id).execute_complete({"ti": FakeTaskInstance()}, outcome.to_event())
 
-    assert f"Evaluation {evaluation_id} of ox/r completed" in logged()
+    text = logged()
+    assert "The gate opens. Evaluation completed (1,000 of 1,000 rows" in text
+    assert f"evaluation {evaluation_id} of ox/customer-intents" in text
 
 
 def test_unknown_status_never_opens_the_gate(oxen_hub: LocalHub) -> None:
-    """A status that is not the contract's is waited on until the timeout, each way."""
-    for way in ("poke", "reschedule", "deferred"):
+    """With a status that is not the contract's, the wait goes on until the timeout, each way."""
+    for way in WAYS_TO_WAIT:
         fault = Fault(Alter(evaluation={"status": "succeeded"}))
         evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(fault,))
 

@@ -18,12 +18,15 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task, task_gr
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from jinja2 import Undefined, UndefinedError
 
-from airflow_provider_oxen import workerless
-from airflow_provider_oxen.accept import all_rows
+from airflow_provider_oxen.conditions import all_rows
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.parameters import TriggerArguments
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+from airflow_provider_oxen.start_end import BACKSTOP, find_deadline
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
-from tests.integration.test_links import ADDRESSES
-from tests.public_hub import public_hub
+from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.links import ADDRESSES, addresses_of
+from tests.support.public_hub import public_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +73,7 @@ def rendered_by_triggerer(sensor: OxenEvaluationSensor, **context: Any) -> OxenE
 
 @dataclass
 class FakeTaskInstance:
-    """A task instance in a triggerer, which waits for ever where it is asked for XComs without ``map_indexes``."""
+    """A task instance in a triggerer, where reading XComs without ``map_indexes`` would hang."""
 
     task: Any = None
     task_id: str = "gate"
@@ -98,7 +101,7 @@ class FakeComms:
         if type(message).__name__ != "SetXCom":  # other things go on this way as well
             return
         if self.refuse:
-            raise ConnectionError("Airflow is away")
+            raise ConnectionError("Airflow is down")
         self.sent.append(message)
         self.notes.append(self.noted())
 
@@ -113,9 +116,9 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> FakeComms:
 
 
 @needs_3_3
-def test_gate_with_accept_may_begin_in_the_triggerer() -> None:
-    """``accept`` takes a worker at the end of the wait, not at its start."""
-    made, warned = gate_and_warnings(accept=all_rows(), end_from_trigger=False)
+def test_gate_with_conditions_may_begin_in_the_triggerer() -> None:
+    """``conditions`` take a worker at the end of the wait, not at its start."""
+    made, warned = gate_and_warnings(conditions=all_rows(), end_from_trigger=False)
 
     assert warned == []
     assert made.start_from_trigger is True
@@ -124,7 +127,7 @@ def test_gate_with_accept_may_begin_in_the_triggerer() -> None:
 
 @needs_3_3
 async def test_links_are_stored_from_the_triggerer(comms: FakeComms, tmp_path: Path, monkeypatch: Any) -> None:
-    """A wait that no worker began stores the links at its first look, and not again at its end."""
+    """A wait that no worker began stores the links after its first poll, and at its end those that changed."""
     with public_hub(tmp_path) as (hub, connection):
         monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", connection)
         evaluation_id = hub.add_evaluation(seconds=0.3)
@@ -132,18 +135,22 @@ async def test_links_are_stored_from_the_triggerer(comms: FakeComms, tmp_path: P
 
         await _event(_trigger(evaluation_id, namespace="ox", repo_name="customer-intents"))
 
-    links = {message.key: message.value for message in comms.sent if message.key.startswith("_link_")}
-    assert links == ADDRESSES
-    told = zip(comms.sent, comms.notes, strict=True)
-    assert [looks for message, looks in told if message.key in ADDRESSES] == [1, 1]
+        waiting, ended = addresses_of(hub, evaluation_id, closed=False), addresses_of(hub, evaluation_id)
+    stored = list(zip(comms.sent, comms.notes, strict=True))
+    links = [(message.key, message.value, polls) for message, polls in stored if message.key.startswith("_link_")]
+    assert links[:3] == [(key, value, 1) for key, value in waiting.items()]
+    assert [(key, value) for key, value, _ in links[3:]] == [
+        (key, value) for key, value in ended.items() if value != waiting[key]
+    ]
+    assert waiting != ended
 
 
 @needs_3_3
 @pytest.mark.parametrize(("try_number", "stored"), [(1, {}), (2, dict.fromkeys(ADDRESSES, ""))])
-async def test_links_of_an_earlier_attempt_are_taken_away(
+async def test_links_of_an_earlier_attempt_are_removed(
     oxen_hub: LocalHub, comms: FakeComms, try_number: int, stored: dict[str, str]
 ) -> None:
-    """Where there is no address, nothing is stored in a first attempt; in a later one, what was there goes."""
+    """Where there is no address, nothing is stored in a first attempt; in a later one, what was there is removed."""
     trigger = _trigger(oxen_hub.add_evaluation(seconds=0.2))
     trigger.task_instance.try_number = try_number
 
@@ -155,7 +162,7 @@ async def test_links_of_an_earlier_attempt_are_taken_away(
 
 @needs_3_3
 async def test_wait_goes_on_where_links_cannot_be_stored(comms: FakeComms, tmp_path: Path, monkeypatch: Any) -> None:
-    """An Airflow that takes no links does not end the wait."""
+    """An Airflow that does not store links does not end the wait."""
     comms.refuse = True
     with public_hub(tmp_path) as (hub, connection):
         monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", connection)
@@ -167,7 +174,7 @@ async def test_wait_goes_on_where_links_cannot_be_stored(comms: FakeComms, tmp_p
 
 @needs_3_3
 def test_triggerer_gets_every_argument() -> None:
-    """What the sensor was told is in what the scheduler makes the trigger from, as plain JSON; Airflow waits longer."""
+    """What the scheduler makes the trigger from has each argument, as plain JSON; Airflow's own timeout is later."""
     made, warned = gate_and_warnings(
         oxen_conn_id="c", poke_interval=3, max_wait=4, timeout=100, retry_window=5, do_xcom_push=False
     )
@@ -177,7 +184,7 @@ def test_triggerer_gets_every_argument() -> None:
     assert (made.start_from_trigger, made.end_from_trigger) == (True, True)
     assert args is not None
     assert (args.next_method, args.next_kwargs) == ("execute_complete", None)
-    assert args.timeout == timedelta(seconds=100) + workerless.BACKSTOP
+    assert args.timeout == timedelta(seconds=100) + BACKSTOP
     assert json.loads(json.dumps(args.trigger_kwargs)) == {
         "namespace": "ox",
         "repo_name": "r",
@@ -185,12 +192,15 @@ def test_triggerer_gets_every_argument() -> None:
         "oxen_conn_id": "c",
         "poke_interval": 3.0,
         "max_wait": 4.0,
+        "deadline": None,
         "retry_window": 5.0,
         "timeout": 100.0,
         "end_from_trigger": True,
         "do_xcom_push": False,
+        "started_here": False,
     }
     trigger = OxenEvaluationTrigger(**args.trigger_kwargs)
+    assert trigger.serialize()[1] == args.trigger_kwargs == TriggerArguments(**args.trigger_kwargs).to_dict()
     assert (
         f"{trigger.__class__.__module__}.{trigger.__class__.__qualname__}" == args.trigger_cls == trigger.serialize()[0]
     )
@@ -208,7 +218,7 @@ def test_silent_fail_reaches_the_triggerer() -> None:
 
 @pytest.mark.parametrize(("start", "end"), [(True, False), (False, True), (False, False)])
 @needs_3_3
-def test_start_and_end_are_apart(start: bool, end: bool) -> None:
+def test_start_and_end_are_independent(start: bool, end: bool) -> None:
     """A gate may begin in the triggerer and end on a worker, or the other way round."""
     made = gate(start_from_trigger=start, end_from_trigger=end)
 
@@ -284,23 +294,23 @@ def test_settings_of_the_dag_need_a_worker(settings: dict[str, Any], template: s
 @needs_3_3
 @pytest.mark.usefixtures("dag")
 def test_subclass_may_have_template_fields_of_its_own() -> None:
-    """A subclass may add template fields, and set them when it likes: the trigger is told of those it knows."""
+    """A subclass may add template fields, and set them when it likes: the trigger gets those it knows."""
 
     class Gate(OxenEvaluationSensor):
-        template_fields = (*OxenEvaluationSensor.template_fields, "told")
+        template_fields = (*OxenEvaluationSensor.template_fields, "title")
 
-        def __init__(self, *, told: str, **named: Any) -> None:
+        def __init__(self, *, title: str, **named: Any) -> None:
             super().__init__(**named)
-            self.told = told
+            self.title = title
 
-    made = Gate(task_id="gate", namespace="ox", repo_name="r", evaluation_id="e", told="{{ ds }}", **BOTH)
+    made = Gate(task_id="gate", namespace="ox", repo_name="r", evaluation_id="e", title="{{ ds }}", **BOTH)
 
     assert rendered_by_triggerer(made).evaluation_id == "e"
 
 
 @needs_3_3
 def test_output_of_a_task_is_rendered_in_the_triggerer(dag: DAG) -> None:
-    """A task's output, a key of it and its form as text are asked for in a way that a triggerer has an answer to."""
+    """A task's output, a key of it and its form as text are rewritten to a template that a triggerer can render."""
     output = dag.get_task("find").output
     for value, rendered in ((output, "return_value of find"), (output["id"], "id of find"), (f"{output}", None)):
         made, warned = gate_and_warnings(value)
@@ -323,7 +333,7 @@ def test_output_of_a_task_is_rendered_in_the_triggerer(dag: DAG) -> None:
         ("{{ ti.try_number }}", "uses ti for more than xcom_pull"),
         ("{% set x = ti %}{{ x.xcom_pull('find') }}", "uses ti for more than xcom_pull"),
         ("{{ ti.xcom_pull('mapped')[0] }}", "comes from a mapped task (mapped)"),
-        ("{{ ti.xcom_pull('nobody') }}", "xcom_pull from 'nobody', which no earlier line of the DAG file makes"),
+        ("{{ ti.xcom_pull('unknown') }}", "xcom_pull from 'unknown', which no earlier line of the DAG file defines"),
         ("{{ ti.xcom_pull(params.id) }}", "xcom_pull from other than one task of this DAG"),
         ("{{ ti.xcom_pull(['find', 'find']) }}", "xcom_pull from other than one task of this DAG"),
         ("{{ ti.xcom_pull('find', dag_id='other') }}", "xcom_pull from other than one task of this DAG"),
@@ -616,10 +626,10 @@ def test_deadline_counts_from_the_start_of_the_attempt(
     stored = BaseOperator(task_id="gate", execution_timeout=limit)
     for ends_at in (began_at, began_at.replace(tzinfo=None)):
         trigger = _trigger("e", timeout=timeout)
-        trigger._task_instance = FakeTaskInstance(stored)
+        trigger.task_instance = FakeTaskInstance(stored)
         trigger.timeout_after = ends_at + timedelta(seconds=airflow_ends_after)
 
-        assert workerless.deadline(trigger, timeout) == pytest.approx(began_at.timestamp() + expected, abs=0.01)
+        assert find_deadline(trigger, timeout) == pytest.approx(began_at.timestamp() + expected, abs=0.01)
 
 
 async def test_timeout_counts_where_there_is_no_deadline(oxen_hub: LocalHub) -> None:
@@ -633,13 +643,13 @@ async def test_timeout_counts_where_there_is_no_deadline(oxen_hub: LocalHub) -> 
 
 
 @needs_3_3
-def test_failure_forgets_the_result_of_an_earlier_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_removes_the_result_of_an_earlier_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker that fails the task first removes what an earlier attempt stored, as no worker began this one."""
     from airflow.providers.common.compat.sdk import AirflowFailException, XCom
 
     deleted: list[dict[str, Any]] = []
     monkeypatch.setattr(XCom, "delete", lambda **where: deleted.append(where))
-    event = {"outcome": "refused", "evaluation": None, "error": "no such evaluation", "hub": None}
+    event = Outcome(OutcomeReason.REFUSED, EvaluationRef("ox", "r", "e"), error="no such evaluation").to_event()
 
     for try_number in (1, 2):
         assert deleted == []

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_oxen import pool
+from airflow_provider_oxen.parameters import TriggerArguments
+from airflow_provider_oxen.pool import shared_connections
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
-from tests.integration.waiting import make_trigger, run_trigger
+from tests.support.triggers import make_trigger, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,32 +49,33 @@ async def test_each_end_is_one_event(oxen_hub: LocalHub, end: str) -> None:
     event = await run_trigger(make_trigger(evaluation_id))
 
     assert event["outcome"] == end
-    assert event["evaluation"]["id"] == evaluation_id
+    assert (event["namespace"], event["repo_name"]) == ("ox", "customer-intents")
+    assert event["evaluation_id"] == event["evaluation"]["id"] == evaluation_id
     assert event["evaluation"]["status"] == end
     assert "prompt" not in event["evaluation"]
     assert event["hub"] == oxen_hub.url
     assert len(json.dumps(event)) < 2_000
 
 
-async def test_log_says_what_moved_and_nothing_else(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
-    """Each change of status and progress is a line with rows, percent and time left; no line where nothing moved."""
+async def test_log_shows_what_changed_and_nothing_else(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
+    """Each change of status and progress is a line with rows, percent and time left; no change is no line."""
     evaluation_id = oxen_hub.add_evaluation(seconds=1.2, rows=4)
 
     await run_trigger(make_trigger(evaluation_id, poke_interval=0.04, max_wait=0.04))
-    lines = [line for line in logged().splitlines() if "Evaluation" in line]
+    lines = [line for line in logged().splitlines() if f"evaluation {evaluation_id} of ox/customer-intents" in line]
 
-    looks = oxen_hub.requests_for(evaluation_id)
-    assert len(lines) < looks / 2
-    assert sum("is queued" in line for line in lines) == 1
-    assert sum("is running: 2 of 4 rows (50.0 %), about " in line for line in lines) == 1
-    assert sum("is committing" in line for line in lines) == 1
-    assert "completed after" in lines[-1]
+    polls = oxen_hub.requests_for(evaluation_id)
+    assert len(lines) < polls / 2
+    assert sum("Queued, 0 of 4 rows (0.0 %): " in line for line in lines) == 1
+    assert sum("2 of 4 rows (50.0 %), about " in line and " left: " in line for line in lines) == 1
+    assert sum("Committing, 4 of 4 rows (100.0 %): " in line for line in lines) == 1
+    assert "Evaluation completed (4 of 4 rows after " in lines[-1]
 
 
 async def test_one_transient_failure_does_not_end_a_wait(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
     """After any single failure the wait goes on, and the log has one line that names it."""
     faults = (
-        Fault(Disconnect("before"), first=1, count=2),  # aiohttp itself asks once more on a broken connection
+        Fault(Disconnect("before"), first=1, count=2),  # aiohttp itself sends it again on a broken connection
         Fault(Respond(503), first=3, count=1),
         Fault(Respond(200, b"<html>"), first=4, count=1),
         Fault(Alter(evaluation={"id": "another"}), first=5, count=1),
@@ -86,7 +88,7 @@ async def test_one_transient_failure_does_not_end_a_wait(oxen_hub: LocalHub, log
     text = logged()
     for kind in ("OxenServerError", "OxenUnreachableError", "OxenInvalidResponseError"):
         assert f"failed ({kind})" in text
-    assert text.count("Asking again in") == 4
+    assert text.count(", next in ") == 4
 
 
 async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub) -> None:
@@ -103,7 +105,7 @@ async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub)
 
 
 async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub) -> None:
-    """At the deadline the hub is asked once more, the event carries status and progress, and nothing is left open."""
+    """At the deadline there is one more poll, the event carries status and progress, and nothing is left open."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60)
 
     event = await run_trigger(make_trigger(evaluation_id, deadline=time.time() + 0.5, poke_interval=30, max_wait=30))
@@ -117,7 +119,7 @@ async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub
 
 
 async def test_deadline_that_passed_before_the_start_is_a_timeout(oxen_hub: LocalHub) -> None:
-    """A trigger that first runs after its deadline still looks once: an evaluation that ended meanwhile counts."""
+    """A trigger that first runs after its deadline still polls once: an evaluation that ended meanwhile counts."""
     running = oxen_hub.add_evaluation(seconds=60)
     ended = oxen_hub.add_evaluation(seconds=0)
 
@@ -126,7 +128,7 @@ async def test_deadline_that_passed_before_the_start_is_a_timeout(oxen_hub: Loca
 
 
 async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
-    """A key the hub does not accept ends the wait with the first answer."""
+    """A key the hub does not accept ends the wait with the first response."""
     oxen_hub.api_key = "another"
     evaluation_id = oxen_hub.add_evaluation()
 
@@ -140,7 +142,7 @@ async def test_wrong_key_is_refused_at_once(oxen_hub: LocalHub) -> None:
 async def test_bad_connection_is_refused_without_a_request(
     oxen_hub: LocalHub, set_connection: Callable[..., None]
 ) -> None:
-    """A connection that cannot be used ends the wait with the field to mend, before anything is sent."""
+    """A connection that cannot be used ends the wait with the field to fix, before anything is sent."""
     set_connection(extra={"timeout": "soon"})
 
     event = await run_trigger(make_trigger("any"))
@@ -151,7 +153,7 @@ async def test_bad_connection_is_refused_without_a_request(
 
 
 @pytest.mark.parametrize("status", ["archived", "COMPLETED", "completed ", "succeeded"])
-async def test_gate_stays_shut_on_unknown_status(oxen_hub: LocalHub, status: str, logged: Callable[[], str]) -> None:
+async def test_gate_stays_closed_on_unknown_status(oxen_hub: LocalHub, status: str, logged: Callable[[], str]) -> None:
     """A status the contract does not know is waited on, with one warning, however much it sounds like success."""
     fault = Fault(Alter(evaluation={"status": status}))
     evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(fault,))
@@ -159,7 +161,7 @@ async def test_gate_stays_shut_on_unknown_status(oxen_hub: LocalHub, status: str
     event = await run_trigger(make_trigger(evaluation_id, deadline=time.time() + 0.4))
 
     assert event["outcome"] == "timeout"
-    assert logged().count("which this version does not know") == 1
+    assert logged().count(f"Unknown status {status!r}, only 'completed' opens the gate: ") == 1
 
 
 async def test_progress_may_be_missing(oxen_hub: LocalHub) -> None:
@@ -182,6 +184,7 @@ def test_serialized_form_is_exact() -> None:
     assert path == "airflow_provider_oxen.triggers.oxen.OxenEvaluationTrigger"
     assert json.loads(json.dumps(arguments)) == arguments
     assert set(arguments) == set(inspect.signature(OxenEvaluationTrigger).parameters)
+    assert arguments == TriggerArguments(**STORED["0.1.0"]).to_dict()
     module, _, name = path.rpartition(".")
     assert getattr(importlib.import_module(module), name)(**arguments).serialize() == (path, arguments)
 
@@ -199,22 +202,22 @@ async def test_trigger_of_an_older_release_still_starts(release: str, oxen_hub: 
 
 
 @pytest.mark.parametrize(
-    ("argument", "value", "expected_looks"), [("poke_interval", 0.4, (2, 4)), ("max_wait", 0.05, (8, 40))]
+    ("argument", "value", "expected_polls"), [("poke_interval", 0.4, (2, 4)), ("max_wait", 0.05, (8, 40))]
 )
 async def test_intervals_are_kept(
-    oxen_hub: LocalHub, argument: str, value: float, expected_looks: tuple[int, int]
+    oxen_hub: LocalHub, argument: str, value: float, expected_polls: tuple[int, int]
 ) -> None:
-    """The time between two looks is at least ``poke_interval`` and at most ``max_wait``."""
+    """The time between two polls is at least ``poke_interval`` and at most ``max_wait``."""
     evaluation_id = oxen_hub.add_evaluation(seconds=1)
 
     await run_trigger(make_trigger(evaluation_id, **{"poke_interval": 0.04, "max_wait": 0.5, argument: value}))
 
-    least, most = expected_looks
+    least, most = expected_polls
     assert least <= oxen_hub.requests_for(evaluation_id) <= most
 
 
-async def test_looks_are_further_apart_than_poke_interval_where_max_wait_allows(oxen_hub: LocalHub) -> None:
-    """``max_wait`` reaches the wait: while looks fail, they go apart, up to it."""
+async def test_polls_are_further_apart_than_poke_interval_where_max_wait_allows(oxen_hub: LocalHub) -> None:
+    """``max_wait`` reaches the wait: while polls fail, they are further and further apart, up to it."""
     evaluation_id = oxen_hub.add_evaluation(seconds=0, faults=(Fault(Respond(503), count=4),))
 
     await run_trigger(make_trigger(evaluation_id, poke_interval=0.05, max_wait=0.4))
@@ -226,11 +229,11 @@ async def test_looks_are_further_apart_than_poke_interval_where_max_wait_allows(
 async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub: LocalHub) -> None:
     """Cancelling the trigger, as Airflow does with a task that was cleared, ends it in a second in any state."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(30), first=2),))
-    for looks in (1, 2):
+    for polls in (1, 2):
         task = asyncio.create_task(
-            run_trigger(make_trigger(evaluation_id, poke_interval=0.2 if looks == 2 else 30, max_wait=30))
+            run_trigger(make_trigger(evaluation_id, poke_interval=0.2 if polls == 2 else 30, max_wait=30))
         )
-        while oxen_hub.requests_for(evaluation_id) < looks:
+        while oxen_hub.requests_for(evaluation_id) < polls:
             await asyncio.sleep(0.01)
         began = time.monotonic()
         task.cancel()
@@ -240,11 +243,11 @@ async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub:
             await asyncio.sleep(0.01)
 
         assert time.monotonic() - began < 1
-        assert not pool._clients
+        assert shared_connections() == []
         oxen_hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(Delay(30), first=2),))
 
 
-def test_event_loop_never_stands_still(oxen_hub: LocalHub) -> None:
+def test_event_loop_is_never_blocked(oxen_hub: LocalHub) -> None:
     """
     In a fresh interpreter, first imports included, no step of a wait holds the loop.
 
@@ -336,7 +339,7 @@ def test_bad_duration_is_refused_when_the_trigger_is_made(argument: str, value: 
 
 
 def test_durations_may_be_timedeltas() -> None:
-    """A trigger that somebody makes by hand takes durations as the sensor does, and stores seconds."""
+    """A trigger that a person makes takes durations as the sensor does, and stores seconds."""
     given = {name: timedelta(minutes=1) for name in ("poke_interval", "max_wait", "retry_window", "timeout")}
     _, stored = make_trigger("x", **given).serialize()
 

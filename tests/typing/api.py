@@ -12,6 +12,9 @@ from typing import Any, Literal, assert_type
 from pendulum import DateTime
 
 import airflow_provider_oxen
+from airflow_provider_oxen.assets import create_asset
+from airflow_provider_oxen.conditions import Condition, all_rows, max_credits, min_rows
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus, Progress
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
     OxenError,
@@ -22,7 +25,6 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
-from airflow_provider_oxen.models import Evaluation, EvaluationStatus, Progress
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Fault, LocalHub, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
@@ -31,7 +33,11 @@ assert_type(airflow_provider_oxen.__version__, str)
 assert_type(get_provider_info(), dict[str, Any])
 
 
-def gates() -> None:
+def enough(evaluation: Evaluation) -> bool | str:
+    return (evaluation.tokens_used or 0) > 0 or "no token was used"
+
+
+def gates(condition: Condition) -> None:
     OxenEvaluationSensor(task_id="least", namespace="ox", repo_name="r", evaluation_id="{{ params.id }}")
     OxenEvaluationSensor(
         task_id="most",
@@ -45,11 +51,14 @@ def gates() -> None:
         max_wait=60.0,
         timeout=3600,
         retry_window=timedelta(minutes=10),
+        conditions=[all_rows(), min_rows(0.99), max_credits(25), enough],
+        outlets=[create_asset(namespace="ox", repo_name="r", path="data/intents.parquet", revision="main")],
         start_from_trigger=False,
         end_from_trigger=False,
         soft_fail=True,
         retries=2,
     )
+    OxenEvaluationSensor(task_id="one", namespace="ox", repo_name="r", evaluation_id="e", conditions=condition)
     OxenEvaluationSensor(task_id="no id", namespace="ox", repo_name="r")  # type: ignore[call-arg]
     OxenEvaluationSensor(task_id="a number", namespace="ox", repo_name="r", evaluation_id=7)  # type: ignore[arg-type]
 
@@ -68,6 +77,10 @@ def hook() -> None:
     assert_type(evaluation.started_at, DateTime | None)
     assert_type(evaluation.tokens_used, int | None)
     assert_type(evaluation.credits_used, float | None)
+    assert_type(evaluation.source_version, str | None)
+    assert_type(evaluation.results_path, str | None)
+    assert_type(evaluation.results_commit, str | None)
+    assert_type(Evaluation.from_dict(evaluation.to_dict()), Evaluation)
     assert_type(evaluation.to_dict(), dict[str, Any])
     assert_type(OxenHook(oxen_conn_id="oxen_default").test_connection(), tuple[bool, str])
     evaluation.status = "completed"  # type: ignore[misc]  # it cannot be changed

@@ -9,13 +9,13 @@ from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 
 
 def make_trigger(evaluation_id: str, **arguments: Any) -> OxenEvaluationTrigger:
-    """Make a trigger with intervals fit for a test."""
+    """Make a trigger with intervals that are short enough for a test."""
     named = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": evaluation_id}
     return OxenEvaluationTrigger(**named | {"poke_interval": 0.05, "max_wait": 0.1, "retry_window": 5} | arguments)
 
 
 async def run_trigger(trigger: OxenEvaluationTrigger) -> dict[str, Any]:
-    """Run it to its one event, and give what a worker would read of that."""
+    """Run a trigger to its one event, and return what a worker would read of it."""
     events = [event async for event in trigger.run()]
     assert len(events) == 1
     return json.loads(json.dumps(events[0].payload))

@@ -1,8 +1,8 @@
 """
-The public hub, as far as a client can tell: ``https://hub.oxen.ai``, though everything stays on this machine.
+What a client takes for the public hub, ``https://hub.oxen.ai``, on this machine.
 
-A local hub speaks TLS with a certificate for that name, and a proxy leads there whoever asks for it. A connection with
-the proxy and the certificate's CA is all that differs from a user's.
+A local hub has a TLS certificate for that name, and a proxy connects to it those who ask for the name. A connection
+differs from a user's only in the proxy and in the certificate's CA.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ NAME = "hub.oxen.ai"
 @contextlib.contextmanager
 def public_hub(folder: Path, *, api_key: str = "public-hub-key") -> Iterator[tuple[LocalHub, str]]:
     """
-    Run it, and give it together with an Airflow connection to it, as JSON.
+    Run the hub, and yield it with an Airflow connection to it, as JSON.
 
-    :param folder: where the CA is written to.
+    :param folder: where the CA's certificate is written.
     """
     ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(NAME).configure_cert(tls)

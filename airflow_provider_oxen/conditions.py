@@ -1,0 +1,128 @@
+"""
+Extra conditions that a completed evaluation must meet.
+
+A condition is any callable that takes the completed :class:`~airflow_provider_oxen.evaluations.Evaluation` (without its
+prompt) and returns
+
+- True where it is met,
+- False, or a text that says why, where it is not.
+
+The sensor's argument ``conditions`` takes one of them, or a list: they are checked in order, and the first that is not
+met closes the gate. Three are ready-made::
+
+    OxenEvaluationSensor(..., conditions=[all_rows(), max_credits(25)])
+
+Where the hub does not report the number that a ready-made condition needs, the condition is not met.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from airflow_provider_oxen.evaluations import Evaluation
+
+__all__ = ["Condition", "all_rows", "check_conditions", "find_unmet", "max_credits", "min_rows", "parse_conditions"]
+
+Condition: TypeAlias = "Callable[[Evaluation], bool | str]"
+
+
+def all_rows() -> Condition:
+    """Require that every row was processed. An evaluation may complete although some rows failed."""
+    return min_rows(1.0)
+
+
+def min_rows(fraction: float) -> Condition:
+    """
+    Require that a share of the rows was processed.
+
+    :param fraction: smallest share, above 0.0; 1.0: all rows.
+    :raises ValueError: it is not a number above 0 and up to 1.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
+        raise ValueError(f"min_rows takes a share of the rows, above 0 and up to 1, but got {fraction!r}")
+
+    def check(evaluation: Evaluation) -> bool | str:
+        processed, total = evaluation.progress.processed, evaluation.progress.total
+        if processed is None or total is None:
+            return "the hub does not report how many rows were processed, of how many"
+        if processed >= total or (fraction < 1 and processed / total >= fraction):
+            return True
+        needed = "all" if fraction == 1 else f"{fraction * 100:.10g} %"
+        return f"{processed:,} of {total:,} rows were processed, but {needed} are needed"
+
+    return check
+
+
+def max_credits(limit: float) -> Condition:
+    """
+    Require that no more than so many credits were spent.
+
+    :param limit: most Oxen credits, 0 or more.
+    :raises ValueError: it is not a number, or below 0.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
+        raise ValueError(f"max_credits takes a number of credits, 0 or more, but got {limit!r}")
+
+    def check(evaluation: Evaluation) -> bool | str:
+        spent = evaluation.credits_used
+        if spent is None:
+            return "the hub does not report how many credits were spent"
+        return spent <= limit or f"{spent:,.10g} credits were spent, but at most {limit:,.10g} are allowed"
+
+    return check
+
+
+def parse_conditions(conditions: Condition | Sequence[Condition] | None) -> tuple[Condition, ...]:
+    """
+    Read what was given to the sensor as ``conditions``.
+
+    :raises ValueError: it is neither a callable nor a list of callables.
+    """
+    if conditions is None:
+        return ()
+    if callable(conditions):
+        return (conditions,)
+    if not isinstance(conditions, Sequence) or not conditions or not all(callable(one) for one in conditions):
+        raise ValueError(f"conditions must be a callable or a list of callables, but is {conditions!r}")
+    return tuple(conditions)
+
+
+def check_conditions(conditions: Condition | Sequence[Condition], *, end_from_trigger: bool) -> None:
+    """
+    Refuse what can never work, while a DAG file is parsed.
+
+    :raises ValueError: as :func:`parse_conditions`; or the task would have to end in the triggerer.
+    """
+    parse_conditions(conditions)
+    if end_from_trigger:
+        raise ValueError(
+            "conditions are checked on a worker, so they cannot be combined with end_from_trigger=True: leave one of "
+            "them out. start_from_trigger=True may stay: the gate then takes a worker only at its end"
+        )
+
+
+def find_unmet(conditions: Sequence[Condition], evaluation: Evaluation) -> str | None:
+    """
+    Check conditions in order, until one is not met.
+
+    :return: why not; None where all are met.
+    :raises TypeError: a condition returned something else than True, False or a text.
+    :raises Exception: a condition raised it.
+    """
+    for condition in conditions:
+        verdict = condition(evaluation)
+        if verdict is True:
+            continue
+        if verdict is not False and not isinstance(verdict, str):
+            raise TypeError(
+                f"{_name(condition)} returned {verdict!r}, which is not True, False or a text that says why"
+            )
+        return (verdict and verdict.strip()) or f"{_name(condition)} returned {verdict!r}"
+    return None
+
+
+def _name(condition: Condition) -> str:
+    return str(getattr(condition, "__qualname__", None) or type(condition).__qualname__)

@@ -1,0 +1,296 @@
+"""
+How a task waits for an evaluation, and what the end of a wait means for the task.
+
+How this works
+--------------
+1. A task (the sensor) holds a :class:`Gate` and calls it from the methods that Airflow calls.
+2. :meth:`Gate.execute` polls once on the worker. If the evaluation has not ended, it defers to the triggerer,
+   reschedules the task, or stays and polls, as the task's settings say.
+3. :meth:`Gate.resume` takes the task up again with the trigger's event; :meth:`Gate.resume_without_event` does where
+   Airflow itself ended the trigger.
+4. Each way ends in an outcome, and :meth:`Gate._conclude` turns it into the state of the task by the table in
+   ``reactions``. After a wait, the outcome says which evaluation is meant, and not the task's templates, which Airflow
+   renders again.
+
+A gate is no base class of its tasks: they differ in theirs, and so do Airflow's by version.
+
+The rule that must not be broken: nothing else in this package raises an Airflow exception about the end of a wait.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from airflow_provider_oxen import start_end, version_compat
+from airflow_provider_oxen.calls import build_get_evaluation
+from airflow_provider_oxen.conditions import find_unmet, parse_conditions
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.exceptions import OxenError, OxenTransientError
+from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.links.oxen import build_addresses
+from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
+from airflow_provider_oxen.parameters import TriggerArguments
+from airflow_provider_oxen.reactions import REACTIONS, OxenHubUnreachableError, OxenWaitLostError
+from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_oxen.clients import OxenClient
+    from airflow_provider_oxen.conditions import Condition
+
+__all__ = ["Gate", "GateTask"]
+
+
+class GateTask(Protocol):
+    """
+    What a gate needs of its task, with the templates rendered.
+
+    ``poke_interval``, ``retry_window`` and ``timeout`` are in seconds; ``execution_limit`` is the ``execution_timeout``
+    that counts from the start of this attempt; ``waits_by_rescheduling`` is False where ``deferrable`` is True.
+    """
+
+    oxen_conn_id: str
+    deferrable: bool
+    poke_interval: float
+    max_wait: timedelta | None
+    retry_window: float | None
+    timeout: float
+    conditions: Condition | Sequence[Condition] | None
+    end_from_trigger: bool
+    do_xcom_push: bool
+    started_here: bool
+    outlets: list[Any]
+    soft_fail: bool
+    never_fail: bool
+
+    @property
+    def log(self) -> Any:
+        """Airflow's logger of the task."""
+
+    @property
+    def execution_limit(self) -> timedelta | None:
+        """How long this attempt may take by ``execution_timeout``."""
+
+    @property
+    def waits_by_rescheduling(self) -> bool:
+        """Whether the task ends its process between two polls."""
+
+    def defer(self, *, trigger: Any, method_name: str, timeout: timedelta | None) -> Any:
+        """Airflow's own."""
+
+
+class Gate:
+    """
+    Makes a task wait, and lets it succeed only if the evaluation completed.
+
+    :param task: the task that waits.
+    """
+
+    def __init__(self, task: GateTask) -> None:
+        self._task = task
+        self._links_stored: dict[str, str] = {}
+        #: Address of each link, by its XCom key; None before the evaluation was seen.
+        self.link_addresses: dict[str, str] | None = None
+        #: How the wait ended; None before it has.
+        self.outcome: Outcome | None = None
+
+    def execute(
+        self, context: Context, ref: EvaluationRef, seen: Evaluation | None = None, hub: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Poll once; then wait, if there is something to wait for, in the way that the task's settings say.
+
+        :param seen: the evaluation, where the task has just started it: no first poll is needed.
+        :param hub: address of the hub that it came from.
+        :return: the completed evaluation, as :meth:`Evaluation.to_dict`.
+        :raises Exception: by :data:`REACTIONS`; or what Airflow defers or reschedules a task with.
+        """
+        wait = self._begin(context, ref)
+        try:
+            with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+                while True:
+                    if seen is None:
+                        wait, step = self._poll(client, wait)
+                    else:
+                        (wait, step), seen = self._advance(wait, seen, hub), None
+                    if isinstance(step, Outcome):
+                        break
+                    # While the hub is out of reach, polls are repeated here even when rescheduling: for how long it
+                    # has been is known to this process alone.
+                    reschedules = self._task.waits_by_rescheduling and wait.failing_since is None
+                    self._store_links(context, process_goes_on=not (self._task.deferrable or reschedules))
+                    if self._task.deferrable:
+                        self._defer(wait)
+                    if reschedules:
+                        until = datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds)
+                        raise version_compat.reschedule_exception(until)
+                    time.sleep(step.seconds)
+        except AirflowTaskTimeout:  # Airflow's timer of execution_timeout, a moment before our deadline
+            step = wait.interrupted(Interruption.EXECUTION_TIMEOUT, now=time.time())
+        return self._conclude(context, step)
+
+    def poke(self, context: Context, ref: EvaluationRef) -> dict[str, Any] | None:
+        """Poll once, without waiting. Return the completed evaluation, None while it has not ended, or raise."""
+        with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+            _, step = self._poll(client, self._begin(context, ref))
+        return self._conclude(context, step) if isinstance(step, Outcome) else None
+
+    def report(self, context: Context, ref: EvaluationRef, seen: Evaluation | None, hub: str | None) -> dict[str, Any]:
+        """Give the evaluation as it stands, without waiting; polled where the task has not just started it."""
+        if seen is None:
+            with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+                try:
+                    seen = client.ask(build_get_evaluation(ref))
+                except OxenTransientError as error:
+                    raise OxenHubUnreachableError(f"{error}, {ref}") from None
+                except OxenError as error:
+                    raise AirflowFailException(f"{error}, {ref}") from None
+                hub = client.hub
+        self._learn_links(ref, seen, hub)
+        self._store_links(context)
+        return seen.to_dict()
+
+    def resume(self, context: Context, ref: EvaluationRef, event: object) -> dict[str, Any]:
+        """
+        Take up the task with the trigger's event.
+
+        :param ref: what the task's templates give now; only where the event names no evaluation.
+        """
+        return self._conclude(context, Outcome.from_event(event, otherwise=ref))
+
+    def resume_without_event(self, context: Context, ref: EvaluationRef, error: Exception) -> dict[str, Any]:
+        """
+        Take up the task where Airflow itself ended its trigger.
+
+        :param error: what Airflow says about it. Raised again where it is about something else.
+        """
+        kind = version_compat.deferral_error(error)
+        if kind is None:
+            raise error
+        how = Interruption.TRIGGER_TIMEOUT if kind == "timeout" else Interruption.TRIGGER_FAILURE
+        wait = self._begin(context, ref)
+        return self._conclude(context, wait.interrupted(how, now=time.time(), detail=str(error)))
+
+    def _begin(self, context: Context, ref: EvaluationRef) -> Wait:
+        task = self._task
+        began = version_compat.attempt_began_at(context) if task.waits_by_rescheduling else None
+        limit = task.timeout
+        if task.execution_limit is not None:
+            limit = min(limit, task.execution_limit.total_seconds())
+        max_wait = 0.0 if task.max_wait is None else task.max_wait.total_seconds()
+        return Wait(
+            ref=ref,
+            poke_interval=task.poke_interval,
+            max_wait=max(max_wait, task.poke_interval),
+            deadline=(time.time() if began is None else began.timestamp()) + limit,
+            retry_window=task.retry_window,
+        )
+
+    def _poll(self, client: OxenClient, wait: Wait) -> tuple[Wait, Step]:
+        result: Evaluation | OxenError
+        try:
+            result = client.ask(build_get_evaluation(wait.ref))
+        except OxenError as error:
+            result = error
+        return self._advance(wait, result, client.hub)
+
+    def _advance(self, wait: Wait, result: Evaluation | OxenError, hub: str | None) -> tuple[Wait, Step]:
+        after, step = wait.advance(result, now=time.time(), jitter=random.random())
+        self._learn_links(wait.ref, after.evaluation, hub)
+        if isinstance(step, Outcome):
+            return after, replace(step, hub=hub)
+        if line := describe_step(wait, after, step, result):
+            self._task.log.log(*line)
+        return after, step
+
+    def _defer(self, wait: Wait) -> None:
+        task = self._task
+        arguments = TriggerArguments(
+            namespace=wait.ref.namespace,
+            repo_name=wait.ref.repo_name,
+            evaluation_id=wait.ref.evaluation_id,
+            oxen_conn_id=task.oxen_conn_id,
+            poke_interval=wait.poke_interval,
+            max_wait=wait.max_wait,
+            deadline=wait.deadline,
+            retry_window=wait.retry_window,
+            end_from_trigger=task.end_from_trigger and start_end.may_end_in_triggerer(task, task.log),  # type: ignore[arg-type]  # a task is an operator
+            do_xcom_push=task.do_xcom_push,
+            started_here=task.started_here,
+        )
+        task.log.info("%s", describe_deferral(wait))
+        task.defer(
+            trigger=OxenEvaluationTrigger(**arguments.to_dict()),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(wait.deadline - time.time(), 0.0)) + start_end.BACKSTOP,
+        )
+
+    def _conclude(self, context: Context, outcome: Outcome) -> dict[str, Any]:
+        """Turn an outcome into the state of the task: return, fail or skip."""
+        task = self._task
+        self._learn_links(outcome.ref, outcome.evaluation, outcome.hub)
+        self._store_links(context)
+        result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
+        if result is not None and task.do_xcom_push:
+            context["ti"].xcom_push(key="evaluation", value=result)
+        self.outcome = outcome  # should a condition end the task itself
+        self.outcome = outcome = self._check_conditions(outcome)
+        message = describe_outcome(outcome)
+        reaction = REACTIONS[outcome.reason]
+        if reaction.exception is None and result is not None and outcome.evaluation is not None:
+            if task.outlets:
+                from airflow_provider_oxen.assets import add_to_events
+
+                add_to_events(task.outlets, context["outlet_events"], outcome.evaluation)
+            task.log.info("The gate opens. %s", message)
+            return result
+        if task.never_fail or (task.soft_fail and reaction.soft_fail_skips):
+            setting = "never_fail" if task.never_fail else "soft_fail"
+            raise AirflowSkipException(f"Skipped by {setting}. {message}")
+        raise (reaction.exception or OxenWaitLostError)(message)
+
+    def _check_conditions(self, outcome: Outcome) -> Outcome:
+        """
+        Check the conditions on a completed evaluation. Other outcomes stay as they are.
+
+        A condition gets the same evaluation whichever way the task waited, so always one without its prompt.
+        """
+        if outcome.reason is not OutcomeReason.COMPLETED or outcome.evaluation is None:
+            return outcome
+        try:
+            evaluation = Evaluation.from_dict(outcome.evaluation.to_dict())
+            unmet = find_unmet(parse_conditions(self._task.conditions), evaluation)
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as error:  # the callable may be any code
+            self._task.log.exception("A condition raised an exception")
+            return outcome.with_failed_condition(error)
+        return outcome if unmet is None else outcome.with_unmet_condition(unmet)
+
+    def _learn_links(self, ref: EvaluationRef, evaluation: Evaluation | None, hub: str | None) -> None:
+        if evaluation is not None and hub is not None:
+            self.link_addresses = build_addresses(ref, evaluation, hub)
+
+    def _store_links(self, context: Context, *, process_goes_on: bool = False) -> None:
+        """Store the links now, where Airflow does not do so at the end of the process or that is far away."""
+        at_end = version_compat.stores_links_at_process_end()
+        # Airflow 3 keeps links in its database, and this would write to the user's XCom backend.
+        if at_end and (not process_goes_on or version_compat.has_custom_xcom_backend()):
+            return
+        for key, address in (self.link_addresses or {}).items():
+            if address != self._links_stored.get(key, ""):
+                context["ti"].xcom_push(key=key, value=address)
+                self._links_stored[key] = address

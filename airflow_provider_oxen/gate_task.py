@@ -1,0 +1,84 @@
+"""
+What the tasks that hold a gate have in common: their surface towards Airflow.
+
+It is no base class of Airflow's, so that sensors and operators keep theirs. Imports are few and late, because this
+module is imported whenever a DAG file that uses one of them is parsed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.parameters import check_durations
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_oxen.gate import Gate
+
+__all__ = ["GateTaskMixin"]
+
+
+class GateTaskMixin:
+    """Holds a gate, and answers what Airflow asks about the evaluation that it waits for."""
+
+    execution_timeout: timedelta | None
+    # Made when the task runs: parsing a DAG file needs no gate.
+    _made_gate: Gate | None = None
+    _own_execution_limit: timedelta | None = None
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's own. What can never work is refused here, while the DAG is parsed, and not on the workers."""
+        if kwargs.get("conditions") is not None:
+            from airflow_provider_oxen.conditions import check_conditions
+
+            check_conditions(kwargs["conditions"], end_from_trigger=bool(kwargs.get("end_from_trigger")))
+        check_durations(**kwargs)
+        return super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
+
+    @property
+    def execution_limit(self) -> timedelta | None:
+        """How long this attempt may take by ``execution_timeout``, also where the gate applies it itself."""
+        return self.execution_timeout if self._own_execution_limit is None else self._own_execution_limit
+
+    @property
+    def link_addresses(self) -> dict[str, str] | None:
+        """Address of each link, by its XCom key; None before this process has seen the evaluation."""
+        return None if self._made_gate is None else self._made_gate.link_addresses
+
+    def get_openlineage_facets_on_complete(
+        self,
+        task_instance: Any,  # noqa: ARG002  # OpenLineage's signature
+    ) -> OperatorLineage[Any, Any] | None:
+        """
+        Describe the evaluation to OpenLineage. Airflow's OpenLineage provider calls this when the task has ended.
+
+        :param task_instance: is not needed: the task has just concluded its wait in the same process.
+        :return: see :func:`airflow_provider_oxen.lineage.describe_run`; None where there was no wait.
+        """
+        outcome = None if self._made_gate is None else self._made_gate.outcome
+        if outcome is None:
+            return None
+        from airflow_provider_oxen.lineage import describe_run
+
+        return describe_run(outcome)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Describe to OpenLineage why the task failed. As :meth:`get_openlineage_facets_on_complete`."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
+    @property
+    def _gate(self) -> Gate:
+        if self._made_gate is None:
+            from airflow_provider_oxen.gate import Gate
+
+            self._made_gate = Gate(self)  # type: ignore[arg-type]  # the task is the rest of what a gate needs
+        return self._made_gate
+
+    def _apply_execution_timeout(self, *, deferrable: bool) -> None:
+        """Let the gate apply ``execution_timeout``, where Airflow would end a deferred task before it can speak."""
+        if deferrable and version_compat.execution_timeout_counts_deferral():
+            self._own_execution_limit, self.execution_timeout = self.execution_timeout, None

@@ -1,0 +1,176 @@
+"""
+Every sentence that a person reads about a wait. What happened is decided in ``wait``; here it is put into words.
+
+What matters comes first, because Airflow's page cuts a line at its width: the progress or the cause, then which
+evaluation, then where to look.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import datetime, timezone
+
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
+from airflow_provider_oxen.exceptions import OxenError
+from airflow_provider_oxen.links.addresses import evaluation_url
+from airflow_provider_oxen.polling import seconds_left
+from airflow_provider_oxen.redaction import one_line
+from airflow_provider_oxen.wait import Outcome, OutcomeReason, Sleep, Step, Wait
+
+__all__ = ["describe_deferral", "describe_duration", "describe_outcome", "describe_step"]
+
+
+def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | OxenError) -> tuple[int, str] | None:
+    """
+    Describe one poll in one line of log; None where nothing changed.
+
+    :param before: the wait before the poll.
+    :param after: the wait after it.
+    :param step: what was decided. An :class:`Outcome` has its own sentence, :func:`describe_outcome`.
+    :param result: what the poll brought: the evaluation, or why there is none.
+    :return: logging level and line.
+    """
+    if not isinstance(step, Sleep):
+        return None
+    if not isinstance(result, Evaluation):
+        again = describe_duration(step.seconds)
+        return logging.WARNING, _sentence(
+            f"Poll {after.polls} failed ({type(result).__name__}), next in {again}: {one_line(str(result))}"
+        )
+    last, recovered = before.evaluation, before.failures > 0
+    if last is not None and not recovered and (result.status, result.progress) == (last.status, last.progress):
+        return None
+    if result.status in after.unknown_statuses - before.unknown_statuses:
+        return logging.WARNING, (
+            f"Unknown status {str(result.status)[:80]!r}, only 'completed' opens the gate: still waiting for "
+            f"{after.ref}."
+        )
+    left = None if after.history is None else seconds_left(after.history)
+    eta = "" if left is None else f", about {describe_duration(math.ceil(left))} left"
+    rows = _describe_rows(result)
+    if result.status == EvaluationStatus.RUNNING and rows:
+        return logging.INFO, f"{rows}{eta}: {after.ref} is running."
+    return logging.INFO, f"{_describe_state(result).capitalize()}{eta}: {after.ref}."
+
+
+def describe_deferral(wait: Wait) -> str:
+    """Say that the wait goes on in the triggerer."""
+    return f"Waiting in the triggerer, this worker is free: {wait.ref}."
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Say how a wait ended, why, how far the evaluation came, which it was, and where to look."""
+    evaluation = outcome.evaluation
+    match outcome.reason:
+        case OutcomeReason.COMPLETED:
+            text = f"Evaluation completed{_describe_run(outcome)}"
+        case OutcomeReason.ERRORED:
+            why = evaluation.error_message if evaluation is not None else None
+            text = f"Evaluation errored: {_phrase(why or 'the hub gives no error message')}{_describe_run(outcome)}"
+        case OutcomeReason.CANCELLED:
+            why = evaluation.error_message if evaluation is not None else None
+            text = f"Evaluation cancelled{': ' + _phrase(why) if why else ''}{_describe_run(outcome)}"
+        case OutcomeReason.CONDITION_NOT_MET:
+            text = f"Condition not met: {_phrase(outcome.error)}; evaluation completed{_describe_run(outcome)}"
+        case OutcomeReason.CONDITION_FAILED:
+            text = (
+                f"Condition could not be checked: {_phrase(outcome.error)}; evaluation completed"
+                f"{_describe_run(outcome)}"
+            )
+        case OutcomeReason.TIMEOUT:
+            by = "" if outcome.deadline is None else f" by {_format_instant(outcome.deadline)}"
+            text = f"Timed out: not ended{by}, the task's deadline, {_describe_last(evaluation)}"
+        case OutcomeReason.REFUSED:
+            text = f"Cannot wait: {_phrase(outcome.error)}"
+        case OutcomeReason.UNREACHABLE:
+            text = (
+                f"Hub out of reach for longer than retry_window: {_phrase(outcome.error)}; {_describe_last(evaluation)}"
+            )
+        case OutcomeReason.LOST:
+            text = f"Wait ended without a result, the gate stays closed: {_phrase(outcome.error)}"
+    if outcome.error and outcome.reason is OutcomeReason.TIMEOUT:
+        text = f"{text}; last failure: {_phrase(outcome.error)}"
+    return f"{text}, {one_line(str(outcome.ref))}{_describe_place(outcome)}"
+
+
+def describe_duration(seconds: float) -> str:
+    """Write a duration in its two largest units, for instance ``3 min 20 s``; below 10 s with a decimal."""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
+    whole = round(seconds)
+    for size, large, small_size, small in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small_size
+            return f"{whole // size} {large} {rest} {small}" if rest else f"{whole // size} {large}"
+    return f"{whole} s"
+
+
+def _describe_rows(evaluation: Evaluation) -> str:
+    """Write the rows, for instance ``120 of 1,000 rows (12.0 %)``; nothing where they are not known."""
+    processed, total = evaluation.progress.processed, evaluation.progress.total
+    fraction = evaluation.progress.fraction
+    if fraction is not None:
+        return f"{processed:,} of {total:,} rows ({_format_share(fraction)})"
+    return f"{processed:,} rows" if processed else ""
+
+
+def _describe_state(evaluation: Evaluation) -> str:
+    """Write status and rows, for instance ``committing, 1,000 of 1,000 rows (100.0 %)``."""
+    rows = _describe_rows(evaluation)
+    return one_line(str(evaluation.status)) + (f", {rows}" if rows else "")
+
+
+def _describe_last(evaluation: Evaluation | None) -> str:
+    return "never seen" if evaluation is None else f"last seen {_describe_state(evaluation)}"
+
+
+def _describe_run(outcome: Outcome) -> str:
+    """Write how far a run came and how long it took, for instance `` (600 of 1,000 rows after 13 s)``."""
+    evaluation = outcome.evaluation
+    if evaluation is None:
+        return ""
+    processed, total = evaluation.progress.processed, evaluation.progress.total
+    rows = "" if processed is None else f"{processed:,} of {total:,} rows" if total else f"{processed:,} rows"
+    took = _describe_time_taken(evaluation, outcome.at)
+    shown = " ".join(part for part in (rows, took) if part)
+    return f" ({shown})" if shown else ""
+
+
+def _describe_time_taken(evaluation: Evaluation, ended_at: float | None) -> str:
+    """Write how long an evaluation ran: by the hub's clock, or, where it gives no end, until the end was seen."""
+    if evaluation.ran_for_seconds is not None:
+        return f"after {describe_duration(evaluation.ran_for_seconds)}"
+    began = evaluation.started_at or evaluation.inserted_at
+    if not evaluation.is_terminal or began is None or ended_at is None or ended_at < began.timestamp():
+        return ""
+    return f"after about {describe_duration(ended_at - began.timestamp())}"
+
+
+def _describe_place(outcome: Outcome) -> str:
+    """Say where to look, and end the sentence; a link ends it without a full stop."""
+    url = evaluation_url(outcome.ref, outcome.hub)
+    if url is None and outcome.hub is not None and outcome.reason is not OutcomeReason.COMPLETED:
+        return f", hub {one_line(outcome.hub)}"
+    return "." if url is None else f", see {url}"
+
+
+def _phrase(text: str | None) -> str:
+    """Fit a text of the hub's, of a library's or of a user's into a sentence: one line, no full stop at its end."""
+    return one_line(text or "").rstrip(". ") or "no reason was given"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _format_share(fraction: float) -> str:
+    """Write a share; 100.0 % is kept for what is whole."""
+    return f"{min(fraction * 100, 99.9 if fraction < 1 else 100.0):.1f} %"
+
+
+def _format_instant(epoch_seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(epoch_seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "a time beyond the calendar"

@@ -1,0 +1,88 @@
+"""
+The XComs of a task that no worker starts or ends: what Airflow stores and deletes on a worker is done here.
+
+The trigger stores the links when it first knows them, and the result when the evaluation has completed. A worker that
+takes up such a task deletes the results of earlier attempts. Whether a task may end in the triggerer is decided in
+``start_end``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.start_end import may_end_in_triggerer
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+__all__ = ["RESULT_KEYS", "delete_earlier_results", "store_links", "store_result"]
+
+#: The keys under which a task stores its evaluation.
+RESULT_KEYS = ("return_value", "evaluation")
+
+
+async def store_links(trigger: BaseTrigger, addresses: dict[str, str], stored: dict[str, str]) -> dict[str, str]:
+    """
+    Store the links of a task that no worker started.
+
+    :param trigger: the trigger, as the triggerer set it up.
+    :param addresses: the address of each link by its XCom key; empty if there is none.
+    :param stored: what the last call returned; empty at first.
+    :return: what is stored now. A wait goes on without its links if Airflow does not take them.
+    """
+    ti = version_compat.task_instance_of(trigger)
+    if addresses == stored or ti is None or not version_compat.runs_in_triggerer(trigger):
+        return stored
+    try:
+        for key, address in addresses.items():
+            # An empty one replaces that of an earlier attempt.
+            if address != stored.get(key, "") or ti.try_number > 1:
+                await version_compat.store_link(ti, key, address)
+    except Exception as error:  # noqa: BLE001  # the wait does not depend on it
+        trigger.log.warning("The links of this task could not be stored: %r", error)
+        return stored
+    return addresses
+
+
+async def store_result(trigger: BaseTrigger, result: dict[str, Any], *, do_xcom_push: bool) -> bool:
+    """
+    Store the result of a completed evaluation as a worker does, if the task may end in the triggerer.
+
+    The XComs are not left to the event that ends the task. Source: Airflow 3.3.2 stores those of an event as JSON in
+    JSON, and a task that reads a dict from them gets text.
+
+    :param trigger: the trigger, as the triggerer set it up.
+    :param result: the evaluation.
+    :param do_xcom_push: whether the task stores XComs.
+    :return: whether the task may end now. If not, it has to end on a worker.
+    """
+    ti = version_compat.task_instance_of(trigger)
+    # A test of a DAG runs triggers, too, and does not know the event that ends a task.
+    if ti is None or not version_compat.runs_in_triggerer(trigger):
+        return False
+    try:
+        task = version_compat.task_of(trigger)
+        # If a worker started the task, it has decided this, and the trigger may not know the task.
+        if task is not None and task.start_trigger_args and not may_end_in_triggerer(task, trigger.log):
+            return False
+        for key in RESULT_KEYS if do_xcom_push else ():
+            await version_compat.store_xcom(ti, key, result)
+    except Exception as error:  # noqa: BLE001  # a worker can do it, whatever it is
+        trigger.log.warning("A worker ends this task, because its result could not be stored from here: %r", error)
+        return False
+    return True
+
+
+def delete_earlier_results(context: Context) -> None:
+    """
+    Delete the results of earlier attempts, as a worker does when it starts one: no worker started this one.
+
+    Without it, a task that completed once, was cleared and then failed would still have its first result.
+
+    :param context: the context of the worker that takes up the task.
+    """
+    ti = context["ti"]
+    for key in RESULT_KEYS if ti.try_number > 1 else ():
+        version_compat.delete_xcom(ti, key)

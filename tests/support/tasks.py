@@ -1,0 +1,159 @@
+"""Run gates as Airflow does, in each way of waiting: events pass through JSON, and reschedules are followed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+from airflow_provider_oxen.version_compat import reschedule_exception
+from tests.support.triggers import run_trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_oxen.testing import LocalHub
+
+RescheduleException = type(reschedule_exception(datetime.now(tz=timezone.utc)))
+
+#: Every way in which a wait can end: at the first poll on the worker, after poking, after rescheduling, after deferral.
+WAYS = ["first poll", "poke", "reschedule", "deferred"]
+#: Those in which a task waits.
+WAYS_TO_WAIT = WAYS[1:]
+
+
+@dataclass
+class FakeTaskInstance:
+    """Stands in for Airflow's, as far as the sensor uses it."""
+
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    first_rescheduled_at: datetime | None = None
+    try_number: int = 1
+    task_id: str = "gate"
+    dag_id: str = "d"
+    run_id: str = "r"
+    map_index: int = -1
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:  # noqa: ARG002
+        return self.first_rescheduled_at
+
+
+@dataclass
+class Result:
+    """How a task ended."""
+
+    returned: Any = None
+    raised: BaseException | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    deferrals: int = 0
+    #: The sensor of the process that ended the task.
+    sensor: OxenEvaluationSensor | None = None
+
+    @property
+    def failure(self) -> tuple[type | None, str]:
+        """The exception, without what differs from run to run: durations, request ids, deadlines."""
+        text = re.sub(r"after( about)? [\d.]+ s", "after some time", str(self.raised or ""))
+        text = re.sub(r", request id local-\d+", "", text)
+        text = re.sub(r"by \d{4}-\d\d-\d\d [\d:]+ UTC", "by then", text)
+        return (None if self.raised is None else type(self.raised)), text
+
+
+def make_gate(evaluation_id: Any = "e", **arguments: Any) -> OxenEvaluationSensor:
+    """Make a sensor with intervals fit for a test."""
+    named: dict[str, Any] = {
+        "task_id": "gate",
+        "namespace": "ox",
+        "repo_name": "customer-intents",
+        "evaluation_id": evaluation_id,
+        "poke_interval": 0.05,
+        "max_wait": 0.1,
+        "retry_window": 0.5,
+        "timeout": 30,
+    }
+    return OxenEvaluationSensor(**named | arguments)
+
+
+def run_task(
+    way: str,
+    evaluation_id: str,
+    *,
+    context: Mapping[str, Any] | None = None,
+    rendered_later: Mapping[str, Any] | None = None,
+    lose_event: bool = False,
+    **arguments: Any,
+) -> Result:
+    """
+    Run a gate to its end. Each of its processes has a sensor of its own, as in Airflow.
+
+    :param way: one of :data:`WAYS`, or ``in the triggerer``: no worker starts the wait.
+    :param context: what the task's context has besides the task instance.
+    :param rendered_later: what templates render to when the task is taken up after its deferral.
+    :param lose_event: take up the task with an event of an unknown form.
+    :param arguments: of the sensor.
+    """
+    arguments = {
+        "deferrable": way not in ("poke", "reschedule"),
+        "mode": "reschedule" if way == "reschedule" else "poke",
+        "start_from_trigger": way == "in the triggerer",
+        **arguments,
+    }
+    ti, result = FakeTaskInstance(), Result()
+    try:
+        method, kwargs = _start(evaluation_id, arguments, {"ti": ti, **(context or {})}, result)
+        if method is not None:
+            result.sensor = make_gate(evaluation_id, **arguments)
+            for name, value in (rendered_later or {}).items():
+                setattr(result.sensor, name, value)
+            kwargs |= {"event": {"form": "unknown"}} if lose_event else {}
+            result.returned = result.sensor.resume_execution(method, kwargs, {"ti": ti, **(context or {})})
+    except Exception as error:  # noqa: BLE001  # whatever it is, is the result
+        result.raised = error
+    result.xcoms = ti.xcoms
+    return result
+
+
+def _start(
+    evaluation_id: str, arguments: dict[str, Any], context: dict[str, Any], result: Result
+) -> tuple[str | None, dict[str, Any]]:
+    """Run the task until it ends, or its trigger has: then give the method to take it up with, and its arguments."""
+    while True:
+        result.sensor = sensor = make_gate(evaluation_id, **arguments)
+        try:
+            start = sensor.start_trigger_args
+            if start is None:
+                result.returned = sensor.execute(context)
+                return None, {}
+            path, trigger_arguments = start.trigger_cls, start.trigger_kwargs
+            method, kwargs = start.next_method, start.next_kwargs
+        except TaskDeferred as deferred:
+            result.deferrals += 1
+            path, trigger_arguments = deferred.trigger.serialize()
+            method, kwargs = deferred.method_name, deferred.kwargs
+        except RescheduleException as rescheduled:
+            context["ti"].first_rescheduled_at = context["ti"].first_rescheduled_at or datetime.now(tz=timezone.utc)
+            time.sleep(max((rescheduled.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds(), 0))
+            continue
+        trigger = _load(path)(**json.loads(json.dumps(trigger_arguments)))
+        return method, {**(kwargs or {}), "event": asyncio.run(run_trigger(trigger))}
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def add_evaluation(hub: LocalHub, way: str, **scenario: Any) -> str:
+    """Add an evaluation that ends at once for a first poll, and after some polls otherwise."""
+    seconds = 0.0 if way == "first poll" else 0.4
+    return hub.add_evaluation("d0c8585d-1234-5678-abcd-ef0123456789", **{"seconds": seconds, **scenario})

@@ -1,0 +1,134 @@
+"""Conditions on a completed evaluation: the ready-made ones, and how any are checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from airflow_provider_oxen.conditions import all_rows, find_unmet, max_credits, min_rows, parse_conditions
+from airflow_provider_oxen.evaluations import Evaluation
+
+
+def _completed(processed: Any = None, total: Any = None, **fields: Any) -> Evaluation:
+    progress = {"processed": processed, "total": total}
+    return Evaluation.from_dict({"id": "e-1", "status": "completed", "progress": progress, **fields})
+
+
+@pytest.mark.parametrize(("processed", "total"), [(10, 10), (0, 0), (11, 10)])
+def test_all_rows_is_met(processed: int, total: int) -> None:
+    """The condition is met where no row is missing, also where there are none."""
+    assert all_rows()(_completed(processed, total)) is True
+
+
+@pytest.mark.parametrize(
+    ("processed", "total", "shown"),
+    [
+        (1_199, 1_200, "1,199 of 1,200 rows were processed, but all are needed"),
+        (2**62 - 1, 2**62, "4,611,686,018,427,387,903 of 4,611,686,018,427,387,904 rows were processed"),
+        (None, 1_200, "the hub does not report how many rows were processed, of how many"),
+        (1_200, None, "the hub does not report"),
+    ],
+)
+def test_all_rows_is_not_met(processed: int | None, total: int | None, shown: str) -> None:
+    """One missing row is enough, and so is a hub that does not report the rows."""
+    assert str(all_rows()(_completed(processed, total))).startswith(shown)
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_min_rows_is_exact_at_its_bound(percent: int) -> None:
+    """Exactly the share that was asked for is enough, and one row less is not, whatever floats do."""
+    condition = min_rows(percent / 100)
+
+    assert condition(_completed(percent, 100)) is True
+    assert condition(_completed(percent - 1, 100)) is not True
+
+
+def test_min_rows_says_what_is_needed() -> None:
+    """The reason names the rows and the share."""
+    assert min_rows(0.995)(_completed(99, 100)) == "99 of 100 rows were processed, but 99.5 % are needed"
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, 1_000, math.nan, True, "0.9", None])
+def test_min_rows_takes_a_share(fraction: Any) -> None:
+    """A number of rows, or nonsense, is refused when the DAG is parsed."""
+    with pytest.raises(ValueError, match="min_rows takes a share of the rows"):
+        min_rows(fraction)
+
+
+def test_max_credits() -> None:
+    """The budget may be spent to the last credit, and not beyond."""
+    condition = max_credits(2.5)
+
+    assert condition(_completed(credits_used=2.5)) is True
+    assert condition(_completed(credits_used=1_002.75)) == ("1,002.75 credits were spent, but at most 2.5 are allowed")
+
+
+def test_max_credits_is_not_met_where_the_hub_does_not_report_them() -> None:
+    """Credits that are not reported may be any number."""
+    assert max_credits(2.5)(_completed()) == "the hub does not report how many credits were spent"
+
+
+@pytest.mark.parametrize("limit", [-1, math.inf, math.nan, True, "5", None])
+def test_max_credits_takes_a_number(limit: Any) -> None:
+    """What is not a number of credits is refused when the DAG is parsed."""
+    with pytest.raises(ValueError, match="max_credits takes a number of credits"):
+        max_credits(limit)
+
+
+def test_conditions_are_checked_in_order_up_to_the_first_that_is_not_met() -> None:
+    """A later condition may rely on an earlier one."""
+    checked = []
+
+    def condition(name: str, verdict: Any) -> Any:
+        return lambda _: checked.append(name) or verdict
+
+    conditions = (condition("a", True), condition("b", "no"), condition("c", "not checked"))
+
+    assert find_unmet(conditions, _completed()) == "no"
+    assert checked == ["a", "b"]
+
+
+def test_all_conditions_met_is_none() -> None:
+    """Where every condition returns True, and where there is none, nothing is unmet."""
+    assert find_unmet((lambda _: True, all_rows()), _completed(1, 1)) is None
+    assert find_unmet((), _completed()) is None
+
+
+def _is_fine(evaluation: Evaluation) -> bool:
+    return evaluation.name == "fine"
+
+
+class _IsFine:
+    def __call__(self, evaluation: Evaluation) -> str:
+        return "" if evaluation.name != "fine" else "never"
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown"), [(_is_fine, "_is_fine returned False"), (_IsFine(), "_IsFine returned ''")]
+)
+def test_condition_that_gives_no_reason_is_named(condition: Any, shown: str) -> None:
+    """Where a condition that is not met gives no reason, its name is the reason."""
+    assert find_unmet((condition,), _completed()) == shown
+
+
+@pytest.mark.parametrize("verdict", [None, 0, 1, [], {"ok": True}])
+def test_other_verdict_is_an_error(verdict: Any) -> None:
+    """A condition that returns something else, as without its ``return``, is an error that names it."""
+    with pytest.raises(TypeError, match=r"lambda.* returned .*not True, False or a text"):
+        find_unmet((lambda _: verdict,), _completed())
+
+
+@pytest.mark.parametrize("conditions", ["all_rows", 5, [], (), {}, [5], [all_rows(), None], True])
+def test_what_is_not_a_condition_is_refused(conditions: Any) -> None:
+    """``conditions`` is a callable or a list of callables."""
+    with pytest.raises(ValueError, match="conditions must be a callable or a list of callables"):
+        parse_conditions(conditions)
+
+
+def test_one_condition_or_several_are_parsed() -> None:
+    """One callable is the same as a list of one; None is no condition."""
+    assert parse_conditions(None) == ()
+    assert parse_conditions(_is_fine) == (_is_fine,)
+    assert parse_conditions([_is_fine, len]) == (_is_fine, len)

@@ -1,0 +1,440 @@
+"""The decision to start an evaluation: every row of its table, and that no sequence of crashes starts two."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_oxen.evaluations import Evaluation
+from airflow_provider_oxen.start_decision import (
+    Attempt,
+    Check,
+    Decision,
+    Phase,
+    Record,
+    Refuse,
+    RefuseReason,
+    Start,
+    StartPolicy,
+    TakeUp,
+    decide,
+    decide_after_check,
+    fingerprint,
+)
+
+RETRIES = 2
+FIRST = Attempt(1, 2, RETRIES)
+RETRY = Attempt(2, 2, RETRIES)
+#: The first attempt after a person cleared the task, and the next one.
+CLEARED = Attempt(2, 3, RETRIES)
+CLEARED_RETRY = Attempt(3, 3, RETRIES)
+
+STARTING = Record(Phase.STARTING, name="n", request="r1", try_number=1, max_tries=2)
+STARTED = Record(Phase.STARTED, evaluation_id="e1", name="n", request="r1", try_number=1, max_tries=2)
+
+DEFAULT = StartPolicy()
+START_AGAIN = StartPolicy(on_unknown_start="start_again")
+ON_CLEAR = StartPolicy(on_clear="start_again")
+BOTH = StartPolicy(on_unknown_start="start_again", on_clear="start_again")
+DURABLE = [DEFAULT, START_AGAIN, ON_CLEAR, BOTH]
+
+
+def evaluation(status: str) -> Evaluation:
+    return Evaluation.from_dict({"id": "e1", "status": status})
+
+
+def choose(
+    record: Record | None, attempt: Attempt, policy: StartPolicy = DEFAULT, *, request: str = "r1", store: bool = True
+) -> Decision:
+    return decide(record, attempt, policy, request=request, has_store=store)
+
+
+# No record
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+@pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED, CLEARED_RETRY])
+def test_store_without_a_record_starts(attempt: Attempt, policy: StartPolicy) -> None:
+    """Where there is a store and it is empty, no earlier attempt came as far as the request, so one is started."""
+    assert choose(None, attempt, policy) == Start()
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+@pytest.mark.parametrize("attempt", [FIRST, CLEARED])
+def test_first_attempt_starts_without_a_store(attempt: Attempt, policy: StartPolicy) -> None:
+    """Without a store, the first attempt starts one; so does the first one after a clear."""
+    assert choose(None, attempt, policy, store=False) == Start()
+
+
+@pytest.mark.parametrize("attempt", [RETRY, CLEARED_RETRY, Attempt(2, 0, 0)])
+def test_later_attempt_refuses_without_a_store(attempt: Attempt) -> None:
+    """Without a store, a later attempt cannot know and refuses, also where Airflow runs a try beyond ``retries``."""
+    assert choose(None, attempt, store=False) == Refuse(RefuseReason.NO_STORE)
+    assert choose(None, attempt, ON_CLEAR, store=False) == Refuse(RefuseReason.NO_STORE)
+
+
+@pytest.mark.parametrize("policy", [START_AGAIN, BOTH])
+def test_later_attempt_starts_without_a_store_where_allowed(policy: StartPolicy) -> None:
+    """``on_unknown_start`` lets a later attempt start another one without a store, and it is warned of."""
+    assert choose(None, RETRY, policy, store=False) == Start(may_run_too=True)
+
+
+# Starting
+
+
+@pytest.mark.parametrize("policy", [DEFAULT, ON_CLEAR])
+@pytest.mark.parametrize("request_now", ["r1", "r2"])
+def test_unknown_start_is_refused_at_a_retry(policy: StartPolicy, request_now: str) -> None:
+    """A record without an id refuses, whatever the arguments are by now."""
+    assert choose(STARTING, RETRY, policy, request=request_now) == Refuse(RefuseReason.UNKNOWN_START)
+
+
+@pytest.mark.parametrize("policy", [START_AGAIN, BOTH])
+def test_unknown_start_starts_again_where_allowed(policy: StartPolicy) -> None:
+    """``on_unknown_start`` starts another one."""
+    assert choose(STARTING, RETRY, policy) == Start(may_run_too=True)
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+def test_unknown_start_starts_again_after_a_clear(policy: StartPolicy) -> None:
+    """A person who cleared the task has decided, after words that say what it means."""
+    assert choose(STARTING, CLEARED, policy) == Start(may_run_too=True)
+
+
+def test_unknown_start_after_a_clear_is_refused_at_its_retry() -> None:
+    """The clear counts once: what the attempt after it left behind is a record of its own."""
+    after = Record(Phase.STARTING, request="r1", try_number=2, max_tries=CLEARED.max_tries)
+
+    assert choose(after, CLEARED_RETRY) == Refuse(RefuseReason.UNKNOWN_START)
+
+
+# Started
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+def test_started_is_taken_up_at_a_retry(policy: StartPolicy) -> None:
+    """A retry waits for the evaluation that an earlier attempt started, whatever the user has allowed."""
+    assert choose(STARTED, RETRY, policy) == TakeUp("e1")
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+def test_started_with_other_arguments_is_taken_up_at_a_retry(policy: StartPolicy) -> None:
+    """So it does where the arguments have changed, and says so."""
+    assert choose(STARTED, RETRY, policy, request="r2") == TakeUp("e1", other_request=True)
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+def test_started_is_checked_after_a_clear(policy: StartPolicy) -> None:
+    """After a clear, the evaluation is polled before anything is decided."""
+    assert choose(STARTED, CLEARED, policy) == Check("e1")
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+def test_started_with_other_arguments_starts_after_a_clear(policy: StartPolicy) -> None:
+    """A clear with other arguments asks for another evaluation."""
+    assert choose(STARTED, CLEARED, policy, request="r2") == Start(may_run_too=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "resume", "start_again"),
+    [
+        ("queued", TakeUp("e1"), TakeUp("e1")),
+        ("running", TakeUp("e1"), TakeUp("e1")),
+        ("committing", TakeUp("e1"), TakeUp("e1")),
+        ("a status of the future", TakeUp("e1"), TakeUp("e1")),
+        ("completed", TakeUp("e1"), Start()),
+        ("errored", Start(), Start()),
+        ("cancelled", Start(), Start()),
+        (None, Refuse(RefuseReason.NOT_FOUND), Start()),
+    ],
+)
+def test_check_decides_after_a_clear(status: str | None, resume: Decision, start_again: Decision) -> None:
+    """One that may still run is never doubled; ``on_clear`` decides about one that completed or is gone."""
+    found = None if status is None else evaluation(status)
+
+    assert decide_after_check("e1", found, DEFAULT) == resume
+    assert decide_after_check("e1", found, START_AGAIN) == resume
+    assert decide_after_check("e1", found, ON_CLEAR) == start_again
+    assert decide_after_check("e1", found, BOTH) == start_again
+
+
+# Not durable
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("record", [None, STARTING, STARTED])
+@pytest.mark.parametrize(("attempt", "again"), [(FIRST, False), (RETRY, True), (CLEARED, False), (CLEARED_RETRY, True)])
+def test_every_attempt_starts_where_nothing_is_durable(
+    attempt: Attempt, again: bool, record: Record | None, store: bool
+) -> None:
+    """``durable=False`` starts one in each attempt, and warns in the later ones."""
+    assert choose(record, attempt, StartPolicy(durable=False), store=store) == Start(may_run_too=again)
+
+
+# What is stored
+
+
+def test_nothing_stored_is_no_record() -> None:
+    """An empty store gives no record."""
+    assert Record.from_value(None) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        STARTING,
+        Record(
+            Phase.STARTED,
+            evaluation_id="e1",
+            name="d.t r try 1",
+            request="r1",
+            hub="https://hub.oxen.ai",
+            namespace="ox",
+            repo_name="r",
+            at="2026-11-25T10:00:00+00:00",
+            try_number=1,
+            max_tries=2,
+        ),
+    ],
+)
+def test_record_is_read_as_it_was_written(record: Record) -> None:
+    """A record passes through JSON unchanged."""
+    assert Record.from_value(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_stored_form_of_version_1_is_kept() -> None:
+    """What version 1 stored is a format: its fields stay."""
+    assert STARTED.to_dict() == {
+        "version": 1,
+        "phase": "started",
+        "evaluation_id": "e1",
+        "name": "n",
+        "request": "r1",
+        "hub": None,
+        "namespace": None,
+        "repo_name": None,
+        "at": None,
+        "try_number": 1,
+        "max_tries": 2,
+    }
+
+
+@pytest.mark.parametrize("attempt", [RETRY, CLEARED])
+@pytest.mark.parametrize("evaluation_id", ["e1", "  e1\n"])
+def test_record_written_by_hand_is_taken_up(attempt: Attempt, evaluation_id: str) -> None:
+    """A person needs to write a phase and an id only; white space around the id is left out."""
+    record = Record.from_value({"phase": "started", "evaluation_id": evaluation_id})
+
+    assert choose(record, attempt) == TakeUp("e1")
+    assert choose(record, attempt, request="r2") == TakeUp("e1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "started",
+        7,
+        True,
+        [],
+        [{"phase": "started", "evaluation_id": "e1"}],
+        {},
+        {"phase": "started"},
+        {"phase": "started", "evaluation_id": None},
+        {"phase": "started", "evaluation_id": " "},
+        {"phase": "started", "evaluation_id": 12},
+        {"phase": "Started", "evaluation_id": "e1"},
+        {"phase": "finished", "evaluation_id": "e1"},
+        {"phase": "starting", "evaluation_id": "e1"},
+        {"version": 0, "phase": "started", "evaluation_id": "e1"},
+        {"version": 2, "phase": "started", "evaluation_id": "e1"},
+        {"version": "1", "phase": "started", "evaluation_id": "e1"},
+        {"version": None, "phase": "started", "evaluation_id": "e1"},
+    ],
+)
+def test_unreadable_record_counts_as_starting(value: Any) -> None:
+    """What cannot be understood may stand for an evaluation: it is no reason to start one."""
+    record = Record.from_value(value)
+
+    assert record is not None
+    assert (record.phase, record.evaluation_id) == (Phase.STARTING, None)
+    assert choose(record, RETRY) == Refuse(RefuseReason.UNKNOWN_START)
+    assert choose(record, CLEARED) == Refuse(RefuseReason.UNKNOWN_START)
+    assert choose(record, RETRY, START_AGAIN) == Start(may_run_too=True)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(list(STARTED.to_dict())), inner),
+    )
+)
+def test_any_stored_value_is_read(value: Any) -> None:
+    """No stored value raises an error, and an id comes with ``started`` alone."""
+    record = Record.from_value(value)
+
+    assert (record is None) == (value is None)
+    assert record is None or (record.evaluation_id is None) == (record.phase is Phase.STARTING)
+
+
+# The fingerprint
+
+
+def test_fingerprint_ignores_what_differs_by_attempt() -> None:
+    """The name and the commit message differ by attempt, and the order of fields means nothing."""
+    one = fingerprint("/p", {"prompt": "a", "name": "try 1", "commit_message": "x", "model_id": "m"})
+
+    assert one == fingerprint("/p", {"model_id": "m", "name": "try 2", "prompt": "a"})
+    assert len(one) == 64
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/q", {"prompt": "a"}), ("/p", {"prompt": "b"}), ("/p", {"prompt": "a", "batch_size": 1})]
+)
+def test_fingerprint_differs_by_request(path: str, body: dict[str, Any]) -> None:
+    """Another file, another value and another field each make another request."""
+    assert fingerprint(path, body) != fingerprint("/p", {"prompt": "a"})
+
+
+# Sequences of crashes
+
+
+class World:
+    """
+    An Airflow, a store and a hub, and the order in which an attempt uses them.
+
+    :param has_store: whether what an attempt stores is there for the next one.
+    """
+
+    def __init__(self, policy: StartPolicy, retries: int, *, has_store: bool) -> None:
+        self.policy, self.retries, self.has_store = policy, retries, has_store
+        self.try_number, self.max_tries, self.generation = 1, retries, 0
+        self.stored: Any = None
+        #: Status of each started evaluation, and the generation that started it.
+        self.statuses: dict[str, str] = {}
+        self.generations: dict[str, int] = {}
+        self.taken_up: list[str] = []
+
+    def clear(self) -> None:
+        self.max_tries = self.try_number + self.retries
+        self.try_number += 1
+        self.generation += 1
+
+    def retry(self) -> None:
+        self.try_number += 1
+
+    def run(self, window: str, request: str, end: str) -> None:
+        """Run an attempt that dies in a window, or whose request has an outcome; then the evaluation may end."""
+        attempt = Attempt(self.try_number, self.max_tries, self.retries)
+        previous = self.stored
+        record = Record.from_value(previous)
+        decision = decide(record, attempt, self.policy, request=request, has_store=self.has_store)
+        if isinstance(decision, Check):
+            status = self.statuses[decision.evaluation_id]
+            found = None if end == "gone" else Evaluation.from_dict({"id": decision.evaluation_id, "status": status})
+            decision = decide_after_check(decision.evaluation_id, found, self.policy)
+        if isinstance(decision, TakeUp):
+            self.taken_up.append(decision.evaluation_id)
+            if end in ("completed", "errored"):
+                self.statuses[decision.evaluation_id] = end
+        if not isinstance(decision, Start) or window == "before the record":
+            return
+        starting = Record(Phase.STARTING, request=request, try_number=self.try_number, max_tries=self.max_tries)
+        self.store(starting.to_dict())
+        if window in ("after the record", "not received"):
+            return
+        if window == "refused":
+            self.store(previous)
+            return
+        evaluation_id = f"e{len(self.statuses)}"
+        self.statuses[evaluation_id], self.generations[evaluation_id] = "running", self.generation
+        if window in ("response out", "response lost", "after the response"):
+            return
+        self.store(Record(**{**_fields(starting), "phase": Phase.STARTED, "evaluation_id": evaluation_id}).to_dict())
+        if window != "after the id" and end in ("completed", "errored"):
+            self.statuses[evaluation_id] = end
+
+    def store(self, value: Any) -> None:
+        if self.has_store and self.policy.durable:
+            self.stored = json.loads(json.dumps(value))
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in Record.__slots__}
+
+
+WINDOWS = [
+    "before the record",
+    "after the record",
+    "not received",
+    "refused",
+    "response out",
+    "response lost",
+    "after the response",
+    "after the id",
+    "none",
+]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["retry", "clear"]),
+        st.sampled_from(WINDOWS),
+        st.sampled_from(["r1", "r2"]),
+        st.sampled_from(["running", "completed", "errored", "gone"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    steps=STEPS,
+    retries=st.integers(0, 3),
+    has_store=st.booleans(),
+    on_clear=st.sampled_from(["resume", "start_again"]),
+)
+@example(
+    steps=[("retry", window, "r1", "running") for window in ("response lost", "none")],
+    retries=0,
+    has_store=True,
+    on_clear="resume",
+)
+def test_no_sequence_of_crashes_starts_two(
+    steps: list[tuple[str, str, str, str]], retries: int, has_store: bool, on_clear: Any
+) -> None:
+    """Between two clears, at most one evaluation is started; and each one that is taken up was started by the task."""
+    world = World(StartPolicy(on_clear=on_clear), retries, has_store=has_store)
+
+    for number, (action, window, request, end) in enumerate(steps):
+        if number:
+            world.clear() if action == "clear" else world.retry()
+        world.run(window, request, end)
+
+    started = list(world.generations.values())
+    assert len(started) == len(set(started))
+    assert set(world.taken_up) <= set(world.statuses)
+
+
+@pytest.mark.parametrize("policy", [START_AGAIN, StartPolicy(durable=False)])
+def test_two_are_started_only_where_allowed(policy: StartPolicy) -> None:
+    """The simulation can start two, and does where the user has allowed it."""
+    world = World(policy, RETRIES, has_store=True)
+    for _ in range(2):
+        world.run("response lost", "r1", "running")
+        world.retry()
+
+    assert list(world.generations.values()) == [0, 0]
+
+
+def test_every_pair_of_windows_starts_one_at_most() -> None:
+    """Every window before a retry with every window in it."""
+    for first, second in itertools.product(WINDOWS, repeat=2):
+        world = World(DEFAULT, RETRIES, has_store=True)
+        world.run(first, "r1", "running")
+        world.retry()
+        world.run(second, "r1", "running")
+        assert len(world.generations) <= 1, (first, second)

@@ -1,0 +1,174 @@
+"""What a person reads about starting an evaluation: what matters first, then what to do, and all of it true."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.start_decision import Attempt, Phase, Record, RefuseReason, StartPolicy, TakeUp, decide
+from airflow_provider_oxen.start_messages import (
+    RECORD_KEY,
+    describe_killed,
+    describe_killed_while_starting,
+    describe_refusal,
+    describe_started,
+    describe_take_up,
+    describe_unknown_start,
+)
+
+PUBLIC = "https://hub.oxen.ai"
+OTHER = "http://localhost:3000"
+REF = EvaluationRef("ox", "customer-intents", "e1")
+PAGE = "https://www.oxen.ai/ox/customer-intents"
+STARTING = Record(
+    Phase.STARTING, name="d.t r try 1", request="r1", at="2026-11-25T13:24:11+00:00", try_number=1, max_tries=2
+)
+STARTED = Record(
+    Phase.STARTED, evaluation_id="e1", request="r1", at="2026-11-25T13:24:11+00:00", try_number=1, max_tries=2
+)
+GO_ON = (
+    "To wait for it, set 'oxen_evaluation' in this task's state (tab Task State Store) to "
+    '{"phase": "started", "evaluation_id": "ITS-ID"} and clear the task, keeping its state. To start a new one, '
+)
+
+
+def refuse(reason: RefuseReason, record: Record | None, *, airflow: str = "3.3.2", hub: str | None = PUBLIC) -> str:
+    return describe_refusal(reason, "ox", "customer-intents", record, airflow=airflow, hub=hub)
+
+
+def test_started() -> None:
+    """That one was started comes first, then its id, its name and its page."""
+    assert describe_started(REF, "d.t r try 1", PUBLIC) == (
+        f"Evaluation started: evaluation e1 of ox/customer-intents, name 'd.t r try 1' (see {PAGE}/evaluations/e1)"
+    )
+    assert describe_started(REF, "n", OTHER) == "Evaluation started: evaluation e1 of ox/customer-intents, name 'n'"
+
+
+def test_take_up() -> None:
+    """That none is started comes first, then whose is waited for."""
+    assert describe_take_up(REF, STARTED, PUBLIC, other_request=False) == (
+        "No new evaluation: waiting for the one that attempt 1 at 2026-11-25T13:24:11+00:00 started, "
+        f"evaluation e1 of ox/customer-intents (see {PAGE}/evaluations/e1)."
+    )
+
+
+def test_take_up_of_a_record_written_by_hand() -> None:
+    """Where a person wrote the record, no attempt is named."""
+    record = Record.from_value({"phase": "started", "evaluation_id": "e1"})
+
+    assert describe_take_up(REF, record, None, other_request=False) == (
+        "No new evaluation: waiting for the one that an earlier attempt started, evaluation e1 of ox/customer-intents."
+    )
+
+
+def test_take_up_with_other_arguments_says_how_to_use_them() -> None:
+    """Where the arguments have changed, the line says what to do to use the new ones."""
+    line = describe_take_up(REF, STARTED, None, other_request=True)
+
+    assert line.endswith("The task's arguments have changed since: clear the task to start one with the new ones.")
+
+
+def test_unknown_start_of_an_earlier_attempt() -> None:
+    """Who asked for one, under which name, where to look for it, and how to go on."""
+    assert refuse(RefuseReason.UNKNOWN_START, STARTING) == (
+        "Not known whether an evaluation was started: attempt 1 at 2026-11-25T13:24:11+00:00 asked for one (name "
+        "'d.t r try 1') and ended before the hub's response was stored. None is started again, because each costs "
+        f"money. Look for it in ox/customer-intents on the hub (see {PAGE}), now and again some minutes after that "
+        f"attempt ended. {GO_ON}clear the task."
+    )
+
+
+def test_unknown_start_of_this_attempt() -> None:
+    """Where this attempt asked for one, its failure is the reason."""
+    text = describe_unknown_start(
+        "ox", "customer-intents", STARTING, "500: the hub failed. (POST /api/…)", has_store=True, hub=OTHER
+    )
+
+    assert text.startswith(
+        "Not known whether an evaluation was started: this attempt asked for one (name 'd.t r try 1'), and no usable "
+        "response came: 500: the hub failed. (POST /api/…). None is started again, because each costs money. Look for "
+        "it in ox/customer-intents on the hub, now"
+    )
+    assert text.endswith("clear the task.")
+
+
+def test_unknown_start_without_a_store() -> None:
+    """Without a store, nothing is said of one."""
+    text = describe_unknown_start("ox", "r", STARTING, "reset", has_store=False, hub=None)
+
+    assert RECORD_KEY not in text
+    assert text.endswith("To start a new one, clear the task.")
+
+
+def test_cause_is_one_line_of_limited_length() -> None:
+    """A hub's text cannot fill the log."""
+    text = describe_unknown_start("ox", "r", STARTING, "a\nb" + "x" * 5000, has_store=True, hub=None)
+
+    assert "a b" in text
+    assert "\n" not in text
+    assert len(text) < 1500
+
+
+@pytest.mark.parametrize("value", ["what", {"phase": "starting"}, {"version": 2, "phase": "started"}])
+def test_clear_alone_is_not_advised_where_it_is_of_no_use(value: object) -> None:
+    """A record without Airflow's number cannot show that the task was cleared, so the entry has to go first."""
+    record = Record.from_value(value)
+
+    assert refuse(RefuseReason.UNKNOWN_START, record).endswith(
+        "To start a new one, delete that entry, then clear the task."
+    )
+    assert "an earlier attempt asked for one and ended" in refuse(RefuseReason.UNKNOWN_START, record)
+
+
+def test_record_of_the_message_is_taken_up() -> None:
+    """The record that the message shows is one that is taken up."""
+    (shown,) = re.findall(r"\{.*?\}", refuse(RefuseReason.UNKNOWN_START, STARTING))
+    record = Record.from_value(json.loads(shown))
+
+    assert decide(record, Attempt(2, 3, 2), StartPolicy(), request="r1", has_store=True) == TakeUp("ITS-ID")
+
+
+def test_no_store() -> None:
+    """Without a store, the reason is the Airflow that runs."""
+    assert refuse(RefuseReason.NO_STORE, None, airflow="2.11.2", hub=None) == (
+        "Not known whether an evaluation was started: an earlier attempt came before, and Airflow 2.11.2 keeps nothing "
+        "from one attempt of this task to the next. None is started again, because each costs money. Look for it in "
+        "ox/customer-intents on the hub. To start a new one, clear the task."
+    )
+
+
+def test_not_found() -> None:
+    """One that is gone is named, and how to start another."""
+    assert refuse(RefuseReason.NOT_FOUND, STARTED) == (
+        "Evaluation not found: attempt 1 at 2026-11-25T13:24:11+00:00 started e1 in ox/customer-intents, and the hub "
+        "does not know it any more. None is started again, because each costs money. To start one, delete "
+        "'oxen_evaluation' from this task's state (tab Task State Store), then clear the task."
+    )
+
+
+def test_killed_while_waiting() -> None:
+    """A task that started it says that it costs money, and what its next attempt does."""
+    assert describe_killed(REF, PUBLIC, started_here=True) == (
+        "Evaluation keeps running and costs money, although this task was stopped: evaluation e1 of "
+        f"ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see {PAGE}/evaluations/e1). If this task "
+        "was cleared, its next attempt waits for it."
+    )
+
+
+def test_killed_while_only_waiting() -> None:
+    """A task that waits for another one's evaluation says nothing of money."""
+    assert describe_killed(REF, OTHER, started_here=False) == (
+        "Evaluation keeps running, although this task was stopped: evaluation e1 of ox/customer-intents. Airflow "
+        "cannot cancel it. Stop it on the hub."
+    )
+
+
+def test_killed_while_starting() -> None:
+    """A task that was stopped while it asked for one says the name to look for."""
+    assert describe_killed_while_starting("ox", "customer-intents", "d.t r try 1", PUBLIC) == (
+        "Not known whether an evaluation was started: this task was stopped while it asked for one (name "
+        f"'d.t r try 1'). Look for it in ox/customer-intents on the hub (see {PAGE})."
+    )
