@@ -7,6 +7,8 @@ As a pytest fixture, which also defines the Airflow connection ``oxen_default``:
         evaluation_id = oxen_hub.add_evaluation(end="completed", seconds=3)
         ...
 
+Evaluations can be added, as here, and programs can start them with requests of their own.
+
 As a context manager::
 
     with LocalHub() as hub:
@@ -17,29 +19,49 @@ From a shell: ``python -m airflow_provider_oxen.testing --help``.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_oxen.testing.hub import HubRequest, LocalHub
-    from airflow_provider_oxen.testing.scenario import Alter, Delay, Disconnect, Fault, Respond, Scenario, Trickle
+    from airflow_provider_oxen.testing.exchange import Effect, Exchange, HubRequest, HubResponse
+    from airflow_provider_oxen.testing.faults import (
+        AfterStart,
+        Alter,
+        Chain,
+        Delay,
+        Disconnect,
+        Fault,
+        Respond,
+        Trickle,
+    )
+    from airflow_provider_oxen.testing.hub import LocalHub
+    from airflow_provider_oxen.testing.scenario import Scenario
+    from airflow_provider_oxen.testing.starting import StartedEvaluation
 
 __all__ = [
+    "AfterStart",
     "Alter",
+    "Chain",
     "Delay",
     "Disconnect",
+    "Effect",
+    "Exchange",
     "Fault",
     "HubRequest",
+    "HubResponse",
     "LocalHub",
     "Respond",
     "Scenario",
+    "StartedEvaluation",
     "Trickle",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import on first use: pytest loads this package in every run, also in those that need no hub."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from airflow_provider_oxen.testing import hub, scenario
-
-    return getattr(hub if hasattr(hub, name) else scenario, name)
+    if name in __all__:
+        for module in ("hub", "scenario", "starting", "faults", "exchange"):
+            found = import_module(f"{__name__}.{module}")
+            if name in found.__all__:
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,25 +17,29 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run a hub until it is interrupted.
+    Run a hub until the process gets SIGINT or SIGTERM.
 
-    :param arguments: the command line; None: this process's own.
+    :param arguments: arguments of the command; None: those of this process.
     :return: exit code.
     """
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_oxen.testing",
-        description="A local Oxen hub to try and test DAGs with. Any id such as completed-20s, errored-5s or "
-        "cancelled-10s-again is an evaluation that ends so after that time.",
+        description="Run a local Oxen hub, to try and to test DAGs. An id such as completed-20s, errored-5s or "
+        "cancelled-10s-again is an evaluation that ends this way, so many seconds after the first request for it. As "
+        "the model of a request that starts an evaluation, it says the same of that evaluation.",
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1 (default: any free one)")
-    parser.add_argument("--api-key", default="local-hub-key", help="key to ask for (default: %(default)s)")
+    parser.add_argument(
+        "--api-key", default="local-hub-key", help="API key that requests must have (default: %(default)s)"
+    )
     parser.add_argument(
         "--evaluation",
         action="append",
-        type=_read_evaluation,
+        type=_parse_evaluation,
         default=[],
         metavar="END[:SECONDS]",
-        help="add an evaluation with an id of its own; END is completed, errored or cancelled",
+        help="add an evaluation with a new id, which is printed; END is completed, errored or cancelled, SECONDS the "
+        "time from the first request to the end (default: 10). May be repeated",
     )
     options = parser.parse_args(arguments)
 
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         try:
             hub = stack.enter_context(LocalHub(port=options.port, api_key=options.api_key))
-        except (OSError, OverflowError) as error:  # the latter: no port has such a number
+        except (OSError, OverflowError) as error:  # OverflowError: no port has such a number
             parser.error(f"port {options.port} cannot be used ({getattr(error, 'strerror', error)})")
         print(f"Oxen hub at {hub.url}")
         print(f"AIRFLOW_CONN_OXEN_DEFAULT={hub.connection_uri}")
@@ -56,16 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read_evaluation(text: str) -> tuple[str, float]:
+def _parse_evaluation(text: str) -> tuple[str, float]:
     end, _, seconds = text.partition(":")
     if end not in ("completed", "errored", "cancelled"):
-        raise argparse.ArgumentTypeError(f"{end!r} is none of completed, errored, cancelled")
+        raise argparse.ArgumentTypeError(f"{end!r} is not one of completed, errored, cancelled")
     try:
         number = float(seconds or 10)
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{seconds!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{seconds!r} is not a number of seconds")
     return end, number
 
 

@@ -1,31 +1,34 @@
-"""The local hub: a small server that speaks the vendor's contract. It listens on the loopback interface only."""
+"""The local hub: which endpoints it has, what it knows of evaluations, and what it responds."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
-import struct
-import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from aiohttp import web
 
-from airflow_provider_oxen.testing.scenario import (
-    Alter,
-    Delay,
-    Disconnect,
-    Respond,
-    Scenario,
-    Trickle,
-    from_evaluation_id,
+from airflow_provider_oxen.testing.envelope import build_error, build_evaluation, build_invalid_params
+from airflow_provider_oxen.testing.exchange import Effect, Exchange, HubRequest, HubResponse
+from airflow_provider_oxen.testing.faults import Fault, check_faults, find_fault
+from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
+from airflow_provider_oxen.testing.server import Server
+from airflow_provider_oxen.testing.starting import (
+    OnStart,
+    StartedEvaluation,
+    choose_scenario,
+    find_mistakes,
+    is_missing,
+    parse_body,
+    show_request,
+    split_address,
 )
 
 if TYPE_CHECKING:
@@ -33,26 +36,37 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["HubRequest", "LocalHub"]
+__all__ = ["LocalHub"]
 
-_GET_EVALUATION = "/api/repos/{namespace}/{repo_name}/evaluations/{evaluation_id}"
+#: Makes the response to a request. The second argument holds what the names in the endpoint's path stand for.
+_Endpoint: TypeAlias = Callable[[HubRequest, Mapping[str, str]], HubResponse]
+#: Finds what acts on a request to an endpoint. Called once for each request, as soon as all of it has arrived.
+_FindEffects: TypeAlias = Callable[[HubRequest, Mapping[str, str]], Sequence[Effect]]
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True)
-class HubRequest:
+@dataclass
+class _Evaluation:
     """
-    A request the hub got.
+    An evaluation that the hub knows.
 
-    :param at: when, by the event loop's clock, in seconds.
-    :param path: as it came, percent-encoded.
-    :param headers: by lower-case name.
-    :param status_code: what was answered; None where the connection was broken off instead.
+    :param began_at: when its time began, aware; None before the first request for it.
+    :param started: how it was started; None if it was added.
     """
 
-    at: float
-    path: str
-    headers: Mapping[str, str]
-    status_code: int | None
+    scenario: Scenario
+    began_at: datetime | None = None
+    started: StartedEvaluation | None = None
+
+    def document(self, evaluation_id: str, now: datetime) -> dict[str, Any]:
+        """Build the evaluation as the hub shows it now. Its time begins with the first call."""
+        self.began_at = self.began_at or now
+        document = self.scenario.document(evaluation_id, self.began_at, now)
+        return show_request(document, self.started, self.scenario) if self.started else document
+
+    def is_in(self, namespace: str, repo_name: str) -> bool:
+        """Check that it is in a repository. One that was added is in all of them."""
+        return self.started is None or (self.started.namespace, self.started.repo_name) == (namespace, repo_name)
 
 
 class LocalHub:
@@ -61,37 +75,88 @@ class LocalHub:
 
     A context manager: the server runs in a thread of its own from ``__enter__`` to ``__exit__``.
 
-    Evaluations are those of :meth:`add_evaluation`, in any repository. An id such as ``completed-20s`` or
-    ``errored-5s`` needs no adding: it names its own scenario. Its time starts with the first request.
+    The hub has the evaluations that :meth:`add_evaluation` adds, in any repository. An id such as ``completed-20s`` or
+    ``errored-5s`` need not be added: it says itself what the evaluation does. The time of an evaluation begins with the
+    first request for it.
+
+    A client may start others, as at Oxen. Each one gets a new id and is in the repository that it was started in. Its
+    time begins at its start. Every repository, branch and file exists, unless ``missing`` names it.
+
+    Attributes to set, also while the hub runs:
+
+    - ``api_key``: another API key.
+    - ``on_start``: what started evaluations do. A :class:`Scenario`; or a function that gets the
+      :class:`StartedEvaluation` and returns one, in the thread of the hub; or None, as at first: ``model_id`` says it,
+      as ids do, and otherwise the evaluation does what one does that was added without arguments.
+    - ``start_faults``: what goes wrong with requests to start one.
+    - ``out_of_credits``: True: the response to a request that would start one is 402.
+    - ``missing``: a set of what does not exist, such as ``ox/r``, ``ox/r/main`` or ``ox/r/main/data/a.csv``. The
+      response to a request for it, or for anything in it, is 404.
+    - ``branches``: a set of branches whose names have a slash, such as ``eval/first``. Without it, a branch is one
+      segment of the address.
+
+    Attributes to look at:
+
+    - ``requests``: the requests as :class:`HubRequest`, in the order of their responses. Those whose client left before
+      the response are missing.
+    - ``start_requests``: the requests to start an evaluation, in the order in which they arrived, whatever the response
+      was and whether there was one. In this list ``status_code`` is always None.
+    - ``started``: what was started, as :class:`StartedEvaluation`, in that order.
 
     :param port: TCP port; 0: any free one.
-    :param api_key: the key to ask for. Every other is answered 401.
-    :param tls: speak https, with this context.
+    :param api_key: the API key that requests must have. The response to any other is 401.
+    :param tls: TLS context to serve https with; None: http.
     """
 
     def __init__(self, *, port: int = 0, api_key: str = "local-hub-key", tls: ssl.SSLContext | None = None) -> None:
-        self.port = port
         self.api_key = api_key
         self.requests: list[HubRequest] = []
-        self.connections_opened = 0
-        self._tls = tls
-        self._server: web.Server | None = None
-        self._scenarios: dict[str, Scenario] = {}
-        self._began_at: dict[str, datetime] = {}
-        self._asked: Counter[str] = Counter()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
+        self.on_start: OnStart = None
+        self.out_of_credits = False
+        self.missing: set[str] = set()
+        self.branches: set[str] = set()
+        self.start_requests: list[HubRequest] = []
+        self.started: list[StartedEvaluation] = []
+        self._start_faults: tuple[Fault, ...] = ()
+        self._requests_before_start_faults = 0
+        self._server = Server(self._routes(), port=port, tls=tls)
+        self._evaluations: dict[str, _Evaluation] = {}
+        self._request_counts: Counter[str] = Counter()
+
+    def _routes(self) -> list[web.RouteDef]:
+        """List the endpoints. A new one is a line here and a method that makes its response; the first match counts."""
+        return [
+            web.get(
+                "/api/repos/{namespace}/{repo_name}/evaluations/{evaluation_id}",
+                self._handler(self._with_key(self._evaluation), self._effects_on_evaluation),
+            ),
+            web.post(
+                "/api/repos/{namespace}/{repo_name}/evaluations/{target:.*}",
+                self._handler(self._with_key(self._start), self._effects_on_start),
+            ),
+            web.get("/api/authorize", self._handler(self._with_key(self._user))),
+            web.route("*", "/{rest:.*}", self._handler(self._not_found)),
+        ]
+
+    @property
+    def port(self) -> int:
+        """TCP port; 0 before the hub runs, if it may be any free one."""
+        return self._server.port
 
     @property
     def url(self) -> str:
         """Address of the hub, without a slash at the end."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return self._server.url
+
+    @property
+    def connections_opened(self) -> int:
+        """How many connections clients have opened so far."""
+        return self._server.connections_opened
 
     @property
     def connections_open(self) -> int:
-        """Connections that clients hold open now."""
-        return 0 if self._server is None else len(self._server.connections)
+        """How many connections clients hold open now."""
+        return self._server.connections_open
 
     @property
     def connection_uri(self) -> str:
@@ -100,184 +165,143 @@ class LocalHub:
 
     @property
     def connection_json(self) -> str:
-        """The same as JSON."""
+        """The same connection as JSON."""
         return json.dumps({"conn_type": "oxen", "host": self.url, "password": self.api_key})
+
+    @property
+    def start_faults(self) -> Sequence[Fault]:
+        """
+        What goes wrong with requests to start an evaluation. If several apply to a request, the first one happens.
+
+        Requests are counted from 1, from when this is set; so set it to another list instead of changing it.
+        """
+        return self._start_faults
+
+    @start_faults.setter
+    def start_faults(self, faults: Sequence[Fault]) -> None:
+        check_faults("start_faults", faults)
+        self._start_faults = tuple(faults)
+        self._requests_before_start_faults = len(self.start_requests)
 
     def add_evaluation(self, evaluation_id: str | None = None, **scenario: Any) -> str:
         """
-        Add an evaluation, or give one a new scenario.
+        Add an evaluation, or begin an evaluation anew with another scenario.
 
         :param evaluation_id: its id; None: a new UUID.
         :param scenario: the arguments of :class:`Scenario`.
         :return: its id.
         """
         evaluation_id = evaluation_id or str(uuid.uuid4())
-        self._scenarios[evaluation_id] = Scenario(**scenario)
-        self._began_at.pop(evaluation_id, None)
-        self._asked.pop(evaluation_id, None)
+        self._evaluations[evaluation_id] = _Evaluation(Scenario(**scenario))
+        self._request_counts.pop(evaluation_id, None)
         return evaluation_id
 
     def remove_evaluation(self, evaluation_id: str) -> None:
-        """Forget an evaluation: it is answered 404 from now on."""
-        self._scenarios.pop(evaluation_id, None)
+        """Remove an evaluation: from now on the response is 404."""
+        self._evaluations.pop(evaluation_id, None)
 
     def requests_for(self, evaluation_id: str) -> int:
-        """Count the requests for an evaluation."""
-        return self._asked[evaluation_id]
+        """Count the requests for an evaluation, those without a response yet included."""
+        return self._request_counts[evaluation_id]
 
     def status_of(self, evaluation_id: str) -> dict[str, Any] | None:
-        """Look at an evaluation's ``status`` and ``progress`` without asking; None where nobody asked for it yet."""
-        began_at = self._began_at.get(evaluation_id)
-        scenario = self._scenarios.get(evaluation_id)
-        if began_at is None or scenario is None:
+        """Return an evaluation's fields as they are now, without a request; None before the first request for it."""
+        found = self._evaluations.get(evaluation_id)
+        if found is None or found.began_at is None:
             return None
-        return scenario.document(evaluation_id, began_at, _utc_now())
+        return found.document(evaluation_id, _utc_now())
 
     def __enter__(self) -> Self:
-        started: threading.Event = threading.Event()
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                asyncio.run(self._serve(started))
-            except BaseException as error:  # noqa: BLE001  # raised again on the thread that waits
-                failure.append(error)
-                started.set()
-
-        self._thread = threading.Thread(target=run, name="oxen-local-hub", daemon=True)
-        self._thread.start()
-        started.wait()
-        if failure:
-            raise failure[0]
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._loop and self._stop and self._thread:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        self._server.stop()
 
-    async def _serve(self, started: threading.Event) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
-        app.router.add_get(_GET_EVALUATION, self._get_evaluation)
-        app.router.add_get("/api/authorize", self._authorize)
-        app.router.add_route("*", "/{rest:.*}", self._not_found)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        make_protocol = self._server = runner.server
+    def _evaluation(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
+        evaluation_id, repository = names["evaluation_id"], (names["namespace"], names["repo_name"])
+        found = self._find(evaluation_id)
+        if found is None or not found.is_in(*repository) or is_missing(self.missing, *repository):
+            return self._not_found(request, names)
+        return build_evaluation(found.document(evaluation_id, _utc_now()))
 
-        def count_connection() -> asyncio.BaseProtocol:
-            self.connections_opened += 1
-            return make_protocol()  # type: ignore[misc]  # set once setup() has run
+    def _start(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
+        body, address = parse_body(request), split_address(request.path, self.branches)
+        if body is None:
+            return build_invalid_params({"body": "must be a JSON object, with the Content-Type application/json"})
+        if mistakes := find_mistakes(body):
+            return build_invalid_params(mistakes)
+        if address is None or is_missing(self.missing, *address):
+            return self._not_found(request, names)
+        if self.out_of_credits:
+            return build_error(402, "insufficient_credits", "Out of credits")
+        started = StartedEvaluation(str(uuid.uuid4()), *address, body=body, at=time.monotonic())
+        scenario = choose_scenario(self.on_start, started)
+        now = _utc_now()
+        self._evaluations[started.id] = _Evaluation(scenario, now, started)
+        self.started.append(started)
+        # At its start it is queued, also if it takes no time at all.
+        return build_evaluation(_Evaluation(replace(scenario, seconds=1), now, started).document(started.id, now))
 
-        listener = await self._loop.create_server(count_connection, "127.0.0.1", self.port, ssl=self._tls, backlog=1024)
-        self.port = listener.sockets[0].getsockname()[1]
-        started.set()
-        try:
-            await self._stop.wait()
-        finally:
-            listener.close()
-            await runner.cleanup()
+    def _effects_on_evaluation(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
+        """Count a request for an evaluation, and find what its scenario says goes wrong with this one."""
+        evaluation_id = names["evaluation_id"]
+        self._request_counts[evaluation_id] += 1
+        found = self._find(evaluation_id)
+        fault = found.scenario.fault_for(self._request_counts[evaluation_id]) if found else None
+        return [fault.what] if fault else []
 
-    async def _get_evaluation(self, request: web.Request) -> web.StreamResponse:
-        evaluation_id = request.match_info["evaluation_id"]
-        scenario = self._scenarios.get(evaluation_id)
-        if scenario is None and (scenario := from_evaluation_id(evaluation_id)):
-            self._scenarios[evaluation_id] = scenario
-        self._asked[evaluation_id] += 1
-        fault = scenario.fault_for(self._asked[evaluation_id]) if scenario else None
-        what = fault.what if fault else None
-        if isinstance(what, Delay):
-            await asyncio.sleep(what.seconds)
-        if isinstance(what, Respond):
-            return self._answer(request, what.status_code, what.body, what.headers)
-        if isinstance(what, Disconnect) and what.when == "before":
-            self._record(request, None)
-            _disconnect(request, what)
-            return web.Response(status=500)
-        # "is not None": before aiohttp 3.12, a response is a mapping, and an empty one is false.
-        if (refusal := self._refuse(request)) is not None:
-            return refusal
-        if scenario is None:
-            return await self._not_found(request)
-        began_at = self._began_at.setdefault(evaluation_id, _utc_now())
-        document = scenario.document(evaluation_id, began_at, _utc_now())
-        envelope = {"status": "success", "status_message": "resource_found", "evaluation": document}
-        if isinstance(what, Alter):
-            envelope |= dict(what.envelope)
-            document |= dict(what.evaluation)
-            for name in what.without:
-                document.pop(name, None)
-        body = json.dumps(envelope).encode()
-        if isinstance(what, Trickle) or (isinstance(what, Disconnect) and what.when == "middle"):
-            return await self._send_in_pieces(request, body, what)
-        response = self._answer(request, 200, body, {"Content-Type": "application/json"})
-        if isinstance(what, Disconnect):
-            asyncio.get_running_loop().call_later(0.05, _disconnect, request, what)
-        return response
+    def _effects_on_start(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
+        """List a request to start an evaluation, and find what goes wrong with this one."""
+        self.start_requests.append(request)
+        fault = find_fault(self._start_faults, len(self.start_requests) - self._requests_before_start_faults)
+        return [fault.what] if fault else []
 
-    async def _authorize(self, request: web.Request) -> web.StreamResponse:
-        if (refusal := self._refuse(request)) is not None:
-            return refusal
-        body = json.dumps({"status": "success", "user": {"name": "Ox", "email": "ox@example.com"}}).encode()
-        return self._answer(request, 200, body, {"Content-Type": "application/json"})
+    def _user(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
+        return HubResponse.from_json({"status": "success", "user": {"name": "Ox", "email": "ox@example.com"}})
 
-    async def _not_found(self, request: web.Request) -> web.StreamResponse:
-        return self._error(request, 404, "resource_not_found", "Not found")
+    def _not_found(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
+        return build_error(404, "resource_not_found", "Not found")
 
-    def _refuse(self, request: web.Request) -> web.Response | None:
-        if request.headers.get("Authorization") == f"Bearer {self.api_key}":
-            return None
-        return self._error(request, 401, "unauthorized", "API key invalid")
+    def _with_key(self, endpoint: _Endpoint) -> _Endpoint:
+        """Let an endpoint respond only to requests with the hub's API key."""
 
-    def _error(self, request: web.Request, status_code: int, message: str, title: str) -> web.Response:
-        error = {"title": title, "type": message, "detail": None}
-        body = json.dumps({"status": "error", "status_message": message, "error": error}).encode()
-        return self._answer(request, status_code, body, {"Content-Type": "application/json"})
+        def checked(request: HubRequest, names: Mapping[str, str]) -> HubResponse:
+            if request.headers.get("authorization") != f"Bearer {self.api_key}":
+                return build_error(401, "unauthorized", "API key invalid")
+            return endpoint(request, names)
 
-    def _answer(self, request: web.Request, status_code: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
-        self._record(request, status_code)
-        request_id = f"local-{len(self.requests)}"
-        return web.Response(status=status_code, body=body, headers={"x-oxen-request-id": request_id, **headers})
+        return checked
 
-    async def _send_in_pieces(
-        self, request: web.Request, body: bytes, what: Trickle | Disconnect
-    ) -> web.StreamResponse:
-        self._record(request, 200)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.content_length = len(body)
-        await response.prepare(request)
-        if isinstance(what, Disconnect):
-            await response.write(body[: len(body) // 2])
-            await asyncio.sleep(0.05)  # a reset throws away what was not read yet
-            _disconnect(request, what)
-            return response
-        with contextlib.suppress(ConnectionResetError):  # the client gave up, as it should
-            for byte in body:
-                await response.write(bytes([byte]))
-                await asyncio.sleep(what.seconds_per_byte)
-        return response
+    def _handler(self, endpoint: _Endpoint, find_effects: _FindEffects = lambda *_: ()) -> _Handler:
+        """Serve an endpoint, with what may go wrong with requests to it."""
 
-    def _record(self, request: web.Request, status_code: int | None) -> None:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        at = asyncio.get_running_loop().time()
-        self.requests.append(HubRequest(at, request.raw_path, headers, status_code))
+        async def handle(incoming: web.Request) -> web.StreamResponse:
+            at, names = asyncio.get_running_loop().time(), incoming.match_info
+            headers = {name.lower(): value for name, value in incoming.headers.items()}
+            request = HubRequest(at, incoming.method, incoming.raw_path, headers, await incoming.read())
+            exchange = Exchange(
+                request,
+                incoming=incoming,
+                make_response=lambda: endpoint(request, names),
+                record=self._record,
+                effects=find_effects(request, names),
+            )
+            return await exchange.proceed()
 
+        return handle
 
-def _disconnect(request: web.Request, what: Disconnect) -> None:
-    transport = request.transport
-    if transport is None:
-        return
-    if not what.reset:
-        transport.close()
-        return
-    # Closing a socket that lingers for no time makes the system send a reset.
-    found = transport.get_extra_info("socket")
-    if found is not None:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    def _record(self, request: HubRequest) -> str:
+        """Add a request to the list, and give its response an id."""
+        self.requests.append(request)
+        return f"local-{len(self.requests)}"
+
+    def _find(self, evaluation_id: str) -> _Evaluation | None:
+        if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
+            self._evaluations[evaluation_id] = _Evaluation(scenario)
+        return self._evaluations.get(evaluation_id)
 
 
 def _utc_now() -> datetime:

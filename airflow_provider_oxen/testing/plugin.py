@@ -15,7 +15,7 @@ __all__ = ["oxen_hub"]
 
 @pytest.fixture
 def oxen_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """Run a local hub during a test, with ``oxen_default`` as the Airflow connection to it."""
+    """Run a local hub during the test. The Airflow connection ``oxen_default`` leads to it."""
     from airflow_provider_oxen.testing.hub import LocalHub
 
     with LocalHub() as hub:
