@@ -1,4 +1,4 @@
-"""What Airflow asks of a provider package: strings only, since every Airflow process reads it as it starts."""
+"""What Airflow reads of a provider package: strings only, since every Airflow process imports it when it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_oxen import __version__
 
 __all__ = ["CONNECTION_FIELDS", "CONNECTION_FORM", "get_provider_info"]
 
-#: How the fields every connection has appear in the form.
+#: How the fields that every connection has appear in the form.
 CONNECTION_FORM: dict[str, Any] = {
     "hidden-fields": ["login"],
     "relabeling": {"password": "API key", "schema": "Scheme"},
@@ -24,7 +24,7 @@ CONNECTION_FORM: dict[str, Any] = {
     },
 }
 
-#: The extra fields of a connection. Texts where a number or a boolean is not all that may stand there.
+#: The extra fields of a connection. A text where a value may be more than a number or a boolean.
 CONNECTION_FIELDS: dict[str, Any] = {
     "timeout": {
         "label": "Request timeout",
@@ -42,8 +42,8 @@ CONNECTION_FIELDS: dict[str, Any] = {
         "schema": {"type": ["string", "null"]},
     },
     "max_connections": {
-        "label": "Most connections",
-        "description": "Most connections one process holds open to the hub, for any number of waits. Default 20.",
+        "label": "Max connections",
+        "description": "Most connections that one process keeps open to the hub, for any number of waits. Default 20.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
 }
@@ -63,15 +63,17 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-oxen",
         "name": "Oxen",
-        "description": "Wait for evaluations on `Oxen.ai <https://www.oxen.ai/>`__.",
+        "description": "Start and wait for evaluations on `Oxen.ai <https://www.oxen.ai/>`__.",
         "versions": [__version__],
         "integrations": [
             {"integration-name": "Oxen", "external-doc-url": "https://docs.oxen.ai/", "tags": ["service"]},
         ],
         "hooks": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.hooks.oxen"]}],
+        "operators": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.operators.oxen"]}],
         "sensors": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.sensors.oxen"]}],
         "triggers": [{"integration-name": "Oxen", "python-modules": ["airflow_provider_oxen.triggers.oxen"]}],
         "extra-links": [
+            "airflow_provider_oxen.links.oxen.OxenEvaluationLink",
             "airflow_provider_oxen.links.oxen.OxenResultsLink",
             "airflow_provider_oxen.links.oxen.OxenSourceDataLink",
         ],

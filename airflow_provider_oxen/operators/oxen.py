@@ -1,0 +1,329 @@
+"""
+The operator: it starts an evaluation, and waits for it as the sensor does.
+
+Here are its arguments, their documentation, and what can be refused while a DAG file is parsed. How it starts at most
+once is in ``start``, how it waits in ``gate``. Imports are few and late, as in the sensor's module.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
+
+from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.gate_task import GateTaskMixin
+from airflow_provider_oxen.links.oxen import LINKS
+from airflow_provider_oxen.parameters import check_durations, is_template, parse_seconds
+from airflow_provider_oxen.start_request import check_literals, check_settings, find_unknown_types
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from airflow.sdk import Context
+
+    from airflow_provider_oxen.conditions import Condition
+    from airflow_provider_oxen.evaluations import EvaluationRef
+    from airflow_provider_oxen.start import Starter
+    from airflow_provider_oxen.start_request import StartRequest
+
+__all__ = ["OxenRunEvaluationOperator"]
+
+#: The arguments that are fields of the request, under the same names.
+_SENT = (
+    *("prompt", "target_column", "input_type", "output_type", "target_branch", "target_path", "auto_commit"),
+    *("commit_message", "is_sample", "sample_count", "batch_size"),
+)
+
+
+class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
+    """
+    Start an evaluation on Oxen.ai, wait until it has ended, and succeed only if it completed.
+
+    **At most once.** An evaluation costs money, so the task never starts a second one by itself. If an attempt ends
+    after it may have started one, and the next attempt cannot know, that attempt fails and says how to go on. On
+    Airflow 3.3 and later, a record in Airflow's task state store lets a later attempt take up the evaluation that an
+    earlier one started. Before Airflow 3.3, only a task's first attempt starts one. ``airflow tasks test`` and
+    ``airflow dags test`` really start one, too.
+
+    The task waits as :class:`~airflow_provider_oxen.sensors.oxen.OxenEvaluationSensor` does, with the same outcomes,
+    XComs, links, asset events and OpenLineage events. An evaluation that errored or was cancelled is a final failure:
+    Airflow's ``retries`` do not buy a second one.
+
+    If the task is stopped while its evaluation runs, the evaluation keeps running: the vendor documents no call to
+    cancel one. The task's log then says so, with its page.
+
+    :param namespace: user or organization that owns the repository. (templated)
+    :param repo_name: the repository. (templated)
+    :param branch: the branch the rows are read from. (templated)
+    :param path: the file whose rows are evaluated, inside the repository. (templated)
+    :param model: the model, sent as ``model_id``. (templated)
+    :param prompt: what to ask about each row. ``{column}`` stands for the row's value in that column and is filled in
+        by the hub; ``{{ … }}`` is Jinja and is rendered by Airflow. (templated)
+    :param target_column: the column that receives the answers. (templated)
+    :param input_type: ``text``, ``image`` or ``video``. (templated)
+    :param output_type: ``text``, ``image``, ``video`` or ``embeddings``. (templated)
+    :param name: the evaluation's name on the hub. None: DAG, task, run, map index and attempt, by which a person finds
+        one that is lost. (templated)
+    :param target_branch: the branch that the results are committed to; needs ``auto_commit``. None: not sent.
+        (templated)
+    :param target_path: the file that the results are written to; needs ``auto_commit``. None: not sent. (templated)
+    :param auto_commit: commit the results when the evaluation completes. None: not sent (the hub's default is no).
+    :param commit_message: message of that commit. None: not sent. (templated)
+    :param is_sample: evaluate only the first ``sample_count`` rows. None: not sent.
+    :param sample_count: number of rows of a sample. None: not sent.
+    :param batch_size: rows of one inference batch. None: not sent.
+    :param body: fields of the request to add or replace, for what has no argument here. A field that is None is left
+        out of the request. (templated)
+    :param oxen_conn_id: Airflow connection to use. (templated)
+    :param wait_for_completion: wait for the end. If False, the task succeeds as soon as the evaluation has started, and
+        a sensor can wait for ``start.output["evaluation_id"]``.
+    :param deferrable: wait in the triggerer, without holding a worker (the default), or else on the worker.
+    :param poke_interval: shortest time between two polls, in seconds or as ``timedelta``; above 0.
+    :param max_wait: longest time between two polls, as for the sensor.
+    :param timeout: longest time to wait once the evaluation has started, in seconds or as ``timedelta``. Default:
+        ``[sensors] default_timeout`` of the Airflow configuration.
+    :param retry_window: how long the hub may be out of reach before the task fails, in seconds or as ``timedelta``.
+    :param conditions: extra conditions that a completed evaluation must meet, as for the sensor.
+    :param soft_fail: skip the task instead of failing it where the failure is final, as for the sensor.
+    :param end_from_trigger: end the task in the triggerer when the evaluation has completed, as for the sensor.
+    :param durable: keep the record of what was started. If False, each attempt starts an evaluation, and a warning says
+        that this may cost twice.
+    :param on_unknown_start: what an attempt does that cannot know whether an earlier one started an evaluation:
+        ``fail`` (the default) or ``start_again``, which may cost twice.
+    :param on_clear: what happens after a person clears the task. ``resume`` (the default): take up the evaluation if it
+        still runs or has completed, start a new one if it errored or was cancelled, or if the arguments have changed.
+        ``start_again``: start a new one, unless the earlier one still runs. On an Airflow that deletes the task's state
+        at a clear, its dialog decides.
+    :return: the evaluation as a JSON-safe dict, as the sensor returns it; with ``wait_for_completion=False`` as it was
+        started. Its id is pushed to XCom key ``evaluation_id`` at once, and the evaluation to ``evaluation`` when the
+        wait has ended.
+    """
+
+    template_fields: Sequence[str] = (
+        "namespace",
+        "repo_name",
+        "branch",
+        "path",
+        "model",
+        "prompt",
+        "target_column",
+        "input_type",
+        "output_type",
+        "name",
+        "target_branch",
+        "target_path",
+        "commit_message",
+        "body",
+        "oxen_conn_id",
+    )
+    operator_extra_links = LINKS
+    ui_color = "#e7dfc6"
+    never_fail = False
+    waits_by_rescheduling = False
+    started_here = True
+    _made_starter: Starter | None = None  # made when the task runs
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        repo_name: str,
+        branch: str,
+        path: str,
+        model: str,
+        prompt: str,
+        target_column: str,
+        input_type: str = "text",
+        output_type: str = "text",
+        name: str | None = None,
+        target_branch: str | None = None,
+        target_path: str | None = None,
+        auto_commit: bool | None = None,
+        commit_message: str | None = None,
+        is_sample: bool | None = None,
+        sample_count: int | None = None,
+        batch_size: int | None = None,
+        body: Mapping[str, Any] | None = None,
+        oxen_conn_id: str = "oxen_default",
+        wait_for_completion: bool = True,
+        deferrable: bool = True,
+        poke_interval: timedelta | float = 10,
+        max_wait: timedelta | float | None = 60,
+        timeout: timedelta | float | None = None,
+        retry_window: timedelta | float = 600,
+        conditions: Condition | Sequence[Condition] | None = None,
+        soft_fail: bool = False,
+        end_from_trigger: bool = False,
+        durable: bool = True,
+        on_unknown_start: Literal["fail", "start_again"] = "fail",
+        on_clear: Literal["resume", "start_again"] = "resume",
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.pop("start_from_trigger", False):
+            raise ValueError(
+                "start_from_trigger cannot be used here: an evaluation is started on a worker, because a triggerer may "
+                "run a trigger twice, and each start costs money"
+            )
+        super().__init__(**kwargs)
+        self.namespace = namespace
+        self.repo_name = repo_name
+        self.branch = branch
+        self.path = path
+        self.model = model
+        self.prompt = prompt
+        self.target_column = target_column
+        self.input_type = input_type
+        self.output_type = output_type
+        self.name = name
+        self.target_branch = target_branch
+        self.target_path = target_path
+        self.auto_commit = auto_commit
+        self.commit_message = commit_message
+        self.is_sample = is_sample
+        self.sample_count = sample_count
+        self.batch_size = batch_size
+        self.body = body
+        self.oxen_conn_id = oxen_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poke_interval = parse_seconds("poke_interval", poke_interval)
+        self.max_wait = None if max_wait is None else timedelta(seconds=parse_seconds("max_wait", max_wait))
+        default_timeout = conf.getfloat("sensors", "default_timeout")
+        self.timeout = parse_seconds("timeout", default_timeout if timeout is None else timeout)
+        self.retry_window: float | None = parse_seconds("retry_window", retry_window)
+        self.conditions = conditions
+        self.soft_fail = soft_fail
+        self.end_from_trigger = end_from_trigger
+        self.durable = durable
+        self.on_unknown_start = on_unknown_start
+        self.on_clear = on_clear
+        self._check()
+        if not durable:
+            _warn("durable=False: each attempt of this task starts an evaluation, so a retry pays again", stacklevel=3)
+        if end_from_trigger:
+            self._plan_end()
+        self._apply_execution_timeout(deferrable=deferrable)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start the evaluation, or take up the one that an earlier attempt started; then wait for it."""
+        self._check_rendered()
+        request = self._build_request(context)
+        started = self._starter.start(context, request)
+        if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
+            self.retry_window = None
+        context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
+        if not self.wait_for_completion:
+            return self._gate.report(context, started.ref, started.evaluation, self._starter.hub)
+        return self._gate.execute(context, started.ref, started.evaluation, self._starter.hub)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Take up the task with the trigger's event."""
+        from airflow_provider_oxen.wait import Outcome
+
+        ref = Outcome.from_event(event, otherwise=self._find_waited_for(context)).ref
+        self._starter.complete_record(context, ref)
+        return self._gate.resume(context, ref, event)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Take up a deferred task. The gate concludes what a trigger reports, and how Airflow itself ends a trigger."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if version_compat.deferral_error(error) is None:
+                raise
+            return self._gate.resume_without_event(context, self._find_waited_for(context), error)
+
+    def on_kill(self) -> None:
+        """Say in the task's log that the evaluation keeps running. Airflow calls this when the task is stopped."""
+        from airflow_provider_oxen.start_messages import describe_killed, describe_killed_while_starting
+
+        starter = self._starter
+        starter.stopped = True
+        if starter.started is not None:
+            self.log.warning("%s", describe_killed(starter.started, starter.hub, started_here=True))
+        elif starter.sending is not None:
+            request = starter.sending
+            where = (request.namespace, request.repo_name, request.name, starter.hub)
+            self.log.warning("%s", describe_killed_while_starting(*where))
+
+    @property
+    def _starter(self) -> Starter:
+        if self._made_starter is None:
+            from airflow_provider_oxen.start import Starter
+            from airflow_provider_oxen.start_decision import StartPolicy
+
+            policy = StartPolicy(self.durable, self.on_unknown_start, self.on_clear)
+            self._made_starter = Starter(self, policy, retries=self.retries or 0)
+        return self._made_starter
+
+    def _build_request(self, context: Context) -> StartRequest:
+        from airflow_provider_oxen.start_request import StartRequest
+
+        ti = context["ti"]
+        index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+        named = self.name or f"{ti.dag_id}.{ti.task_id}{index} {ti.run_id} try {ti.try_number}"
+        fields = {name: getattr(self, name) for name in _SENT} | {"model_id": self.model, "name": named}
+        fields |= dict(self.body or {})
+        body = {field: value for field, value in fields.items() if value is not None}
+        return StartRequest(self.namespace, self.repo_name, self.branch, self.path, body)
+
+    def _find_waited_for(self, context: Context) -> EvaluationRef:
+        """Find the evaluation of a task that is taken up: its templates do not name it."""
+        from airflow_provider_oxen.evaluations import EvaluationRef
+
+        ti = context["ti"]
+        # With the map index: without it, Airflow may give the value of another one.
+        pushed = ti.xcom_pull(task_ids=self.task_id, key="evaluation_id", map_indexes=ti.map_index)
+        return self._starter.find(context, EvaluationRef(self.namespace, self.repo_name, pushed or ""))
+
+    def _check_rendered(self) -> None:
+        """Refuse what is wrong with a rendered argument. It will be no better at the next attempt."""
+        try:
+            check_literals({name: getattr(self, name) for name in self.template_fields})
+        except ValueError as error:
+            raise AirflowFailException(f"Nothing was started: {error}") from None
+
+    def _check(self) -> None:
+        """Refuse what can be known to be wrong now."""
+        check_durations(poke_interval=self.poke_interval, timeout=self.timeout)
+        check_settings(
+            body=self.body,
+            auto_commit=self.auto_commit,
+            target=self.target_branch or self.target_path,
+            on_unknown_start=self.on_unknown_start,
+            on_clear=self.on_clear,
+            counts={"sample_count": self.sample_count, "batch_size": self.batch_size},
+        )
+        if self.conditions is not None:
+            from airflow_provider_oxen.conditions import check_conditions
+
+            check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
+        # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
+        if version_compat.is_made_from_mapped(self):
+            return
+        if self.oxen_conn_id in (None, ""):
+            raise ValueError("oxen_conn_id is empty: name the Airflow connection to use, such as 'oxen_default'")
+        values = {name: getattr(self, name) for name in self.template_fields}
+        known = {name: value for name, value in values.items() if not (isinstance(value, str) and is_template(value))}
+        check_literals(known)
+        for warning in find_unknown_types(known):
+            _warn(warning)
+
+    def _plan_end(self) -> None:
+        """Decide whether the task may end in the triggerer, and warn if it may not."""
+        from airflow_provider_oxen import start_end
+
+        plan = start_end.plan(self, None, deferrable=self.deferrable, start_from_trigger=False, end_from_trigger=True)
+        self.end_from_trigger = plan.ends
+        if plan.warning:
+            _warn(plan.warning)
+
+
+def _warn(message: str, stacklevel: int = 4) -> None:
+    # Above this function, the check and __init__ is the DAG file. Airflow itself adds the wrappers it puts around
+    # __init__, by replacing ``warnings`` in this module.
+    warnings.warn(message, UserWarning, stacklevel=stacklevel)

@@ -1,0 +1,280 @@
+"""
+Whether an attempt of a task may start an evaluation: a pure decision, from what an earlier attempt left behind.
+
+How this works
+--------------
+1. A started evaluation costs money, the hub takes no idempotency key, and no documented call finds or cancels one. So
+   an attempt writes a :class:`Record` *before* it sends the request (``starting``), and again when it knows the id
+   (``started``). Airflow 3.3 keeps the record across retries and clears; see ``start_store``.
+2. The next attempt reads it. ``started``: it takes that evaluation up. ``starting``: an earlier attempt may or may not
+   have started one, and this cannot be found out; it refuses, or starts again where the user has allowed that.
+3. Without a store (Airflow before 3.3), nothing of a task survives a retry: only the first attempt starts.
+4. A retry and a clear by a person are different: a person may want a new evaluation. ``max_tries`` tells them apart,
+   since Airflow raises it at a clear and not at a retry. After a clear, the evaluation may have to be polled first
+   (:class:`Check`, then :func:`decide_after_check`).
+
+The rule that must not be broken: where it cannot be known whether an evaluation was started, none is started again
+unless the user has allowed just that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from airflow_provider_oxen import values
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
+
+__all__ = [
+    "Attempt",
+    "Check",
+    "Decision",
+    "OnClear",
+    "OnUnknownStart",
+    "Phase",
+    "Record",
+    "Refuse",
+    "RefuseReason",
+    "Start",
+    "StartPolicy",
+    "TakeUp",
+    "decide",
+    "decide_after_check",
+    "fingerprint",
+]
+
+OnUnknownStart: TypeAlias = Literal["fail", "start_again"]
+OnClear: TypeAlias = Literal["resume", "start_again"]
+
+#: The record's format. A later one adds fields and raises this only where an older reader must not use it.
+_VERSION = 1
+
+
+class Phase(StrEnum):
+    """How far an attempt came."""
+
+    #: The request was about to be sent. Whether it was is not known.
+    STARTING = "starting"
+    #: The hub has started the evaluation whose id is in the record.
+    STARTED = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    What an attempt stores about the evaluation it starts. A stored format: plain JSON.
+
+    :param phase: how far it came.
+    :param evaluation_id: the id; None while ``starting``.
+    :param name: the evaluation's name, by which a person finds it on the hub.
+    :param request: fingerprint of the request; None where a person wrote the record.
+    :param hub: address of the hub.
+    :param namespace: with ``repo_name``, the repository that it was started in: a later attempt's arguments may differ.
+        None where a person wrote the record.
+    :param at: when it was written, ISO 8601 in UTC.
+    :param try_number: the attempt that wrote it.
+    :param max_tries: Airflow's ``max_tries`` then; None where a person wrote the record.
+    """
+
+    phase: Phase
+    evaluation_id: str | None = None
+    name: str | None = None
+    request: str | None = None
+    hub: str | None = None
+    namespace: str | None = None
+    repo_name: str | None = None
+    at: str | None = None
+    try_number: int | None = None
+    max_tries: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as JSON."""
+        return {
+            "version": _VERSION,
+            "phase": str(self.phase),
+            "evaluation_id": self.evaluation_id,
+            "name": self.name,
+            "request": self.request,
+            "hub": self.hub,
+            "namespace": self.namespace,
+            "repo_name": self.repo_name,
+            "at": self.at,
+            "try_number": self.try_number,
+            "max_tries": self.max_tries,
+        }
+
+    @classmethod
+    def from_value(cls, value: object) -> Record | None:
+        """
+        Read what is stored. None where nothing is.
+
+        A person may have written it by hand: ``{"phase": "started", "evaluation_id": "…"}`` is enough. What cannot be
+        understood counts as ``starting``: something was stored, so something may have been started.
+        """
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            return cls(Phase.STARTING)
+        evaluation_id = (values.text(value.get("evaluation_id")) or "").strip() or None
+        known = value.get("version", _VERSION) == _VERSION
+        started = known and value.get("phase") == Phase.STARTED and evaluation_id is not None
+        return cls(
+            Phase.STARTED if started else Phase.STARTING,
+            evaluation_id=evaluation_id if started else None,
+            name=values.text(value.get("name")),
+            request=values.text(value.get("request")),
+            hub=values.text(value.get("hub")),
+            namespace=values.text(value.get("namespace")),
+            repo_name=values.text(value.get("repo_name")),
+            at=values.text(value.get("at")),
+            try_number=values.count(value.get("try_number")),
+            max_tries=values.count(value.get("max_tries")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    Which attempt of its task this is, by Airflow's numbers.
+
+    :param try_number: 1 for the first.
+    :param max_tries: Airflow raises it at a clear, and not at a retry.
+    :param retries: the task's.
+    """
+
+    try_number: int
+    max_tries: int
+    retries: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no other attempt came before it, since the run began or since a person cleared the task."""
+        return self.try_number <= self.max_tries - self.retries + 1
+
+    def was_cleared_since(self, record: Record) -> bool:
+        """Whether a person cleared the task after a record was written."""
+        return record.max_tries is not None and self.max_tries > record.max_tries
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """
+    What the user has allowed.
+
+    :param durable: whether records are kept at all. If not, each attempt starts an evaluation.
+    :param on_unknown_start: what to do where an earlier attempt may have started one.
+    :param on_clear: what to do after a person cleared the task.
+    """
+
+    durable: bool = True
+    on_unknown_start: OnUnknownStart = "fail"
+    on_clear: OnClear = "resume"
+
+
+class RefuseReason(StrEnum):
+    """Why no evaluation is started, and none is waited for."""
+
+    #: An earlier attempt was about to send the request.
+    UNKNOWN_START = "unknown_start"
+    #: An earlier attempt came before, and this Airflow keeps nothing from one attempt to the next.
+    NO_STORE = "no_store"
+    #: The hub does not know the evaluation that an earlier attempt started.
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """
+    Start one.
+
+    :param may_run_too: whether an evaluation that an earlier attempt may have started may still run.
+    """
+
+    may_run_too: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakeUp:
+    """
+    Wait for the one that an earlier attempt started.
+
+    :param other_request: whether this attempt would send another request: its arguments have changed.
+    """
+
+    evaluation_id: str
+    other_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Poll the one that an earlier attempt started, then ask :func:`decide_after_check`."""
+
+    evaluation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Start none, and fail for good."""
+
+    reason: RefuseReason
+
+
+Decision: TypeAlias = Start | TakeUp | Check | Refuse
+
+
+def decide(record: Record | None, attempt: Attempt, policy: StartPolicy, *, request: str, has_store: bool) -> Decision:
+    """
+    Decide what an attempt does.
+
+    :param record: what an earlier attempt left behind; None where nothing is stored.
+    :param request: fingerprint of the request that this attempt would send.
+    :param has_store: whether this Airflow keeps records.
+    """
+    if not policy.durable:
+        return Start(may_run_too=not attempt.is_first)
+    if record is None:
+        if has_store or attempt.is_first:
+            return Start()
+        return _unknown(policy, RefuseReason.NO_STORE)
+    if record.evaluation_id is None:
+        if attempt.was_cleared_since(record):  # by a person, to whom the message said what that means
+            return Start(may_run_too=True)
+        return _unknown(policy, RefuseReason.UNKNOWN_START)
+    other_request = record.request is not None and record.request != request
+    if not attempt.was_cleared_since(record):
+        return TakeUp(record.evaluation_id, other_request=other_request)
+    return Start(may_run_too=True) if other_request else Check(record.evaluation_id)
+
+
+def decide_after_check(evaluation_id: str, evaluation: Evaluation | None, policy: StartPolicy) -> Decision:
+    """
+    Decide what an attempt does after a person cleared its task.
+
+    :param evaluation: the one that an earlier attempt started, as it stands now; None where the hub does not know it.
+    """
+    if evaluation is None:
+        return Start() if policy.on_clear == "start_again" else Refuse(RefuseReason.NOT_FOUND)
+    if not evaluation.is_terminal:  # never two at once: nothing could stop the first
+        return TakeUp(evaluation_id)
+    if evaluation.status == EvaluationStatus.COMPLETED and policy.on_clear == "resume":
+        return TakeUp(evaluation_id)
+    return Start()
+
+
+def fingerprint(path: str, body: Mapping[str, Any]) -> str:
+    """
+    Make the fingerprint of a request: two that ask for the same have the same.
+
+    :param body: without what differs by attempt (``name``, ``commit_message``), which is left out here.
+    """
+    asked = {name: value for name, value in body.items() if name not in ("name", "commit_message")}
+    text = json.dumps([path, asked], sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unknown(policy: StartPolicy, reason: RefuseReason) -> Decision:
+    return Start(may_run_too=True) if policy.on_unknown_start == "start_again" else Refuse(reason)

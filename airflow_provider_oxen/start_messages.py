@@ -1,0 +1,133 @@
+"""
+Every sentence that a person reads about starting an evaluation, and about one that is left running.
+
+What matters comes first: whether one was started, and whether it costs money. Then what to do about it.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.links.addresses import evaluation_url, repository_url
+from airflow_provider_oxen.redaction import one_line
+from airflow_provider_oxen.start_decision import Record, RefuseReason
+
+__all__ = [
+    "RECORD_KEY",
+    "describe_killed",
+    "describe_killed_while_starting",
+    "describe_refusal",
+    "describe_started",
+    "describe_take_up",
+    "describe_unknown_start",
+]
+
+#: The key of the record in Airflow's task state store. Messages name it, because a person may edit it.
+RECORD_KEY = "oxen_evaluation"
+
+
+def describe_started(ref: EvaluationRef, name: str, hub: str | None) -> str:
+    """Say that an evaluation was started."""
+    return f"Evaluation started: {ref}, name {name!r}{_see(evaluation_url(ref, hub))}"
+
+
+def describe_take_up(ref: EvaluationRef, record: Record | None, hub: str | None, *, other_request: bool) -> str:
+    """Say that an earlier attempt's evaluation is waited for."""
+    changed = (
+        " The task's arguments have changed since: clear the task to start one with the new ones."
+        if other_request
+        else ""
+    )
+    return (
+        f"No new evaluation: waiting for the one that {_describe_attempt(record)} started, {ref}"
+        f"{_see(evaluation_url(ref, hub))}.{changed}"
+    )
+
+
+def describe_unknown_start(
+    namespace: str, repo_name: str, record: Record | None, cause: str | None, *, has_store: bool, hub: str | None
+) -> str:
+    """
+    Say that an evaluation may have been started, and how a person goes on.
+
+    :param cause: what went wrong, where this attempt knows; None where it was an earlier one.
+    """
+    name = f" (name {record.name!r})" if record is not None and record.name else ""
+    if cause is None:
+        happened = f"{_describe_attempt(record)} asked for one{name} and ended before the hub's response was stored"
+    else:
+        happened = f"this attempt asked for one{name}, and no usable response came: {one_line(cause).rstrip('. ')}"
+    return (
+        f"Not known whether an evaluation was started: {happened}. None is started again, because each costs money. "
+        f"Look for it in {namespace}/{repo_name} on the hub{_see(repository_url(namespace, repo_name, hub))}, now and "
+        f"again some minutes after that attempt ended. {_how_to_go_on(has_store=has_store, record=record)}"
+    )
+
+
+def describe_refusal(
+    reason: RefuseReason, namespace: str, repo_name: str, record: Record | None, *, airflow: str, hub: str | None
+) -> str:
+    """Say why an attempt starts no evaluation and waits for none."""
+    match reason:
+        case RefuseReason.UNKNOWN_START:
+            return describe_unknown_start(namespace, repo_name, record, None, has_store=True, hub=hub)
+        case RefuseReason.NO_STORE:
+            return (
+                "Not known whether an evaluation was started: an earlier attempt came before, and Airflow "
+                f"{airflow} keeps nothing from one attempt of this task to the next. None is started again, because "
+                f"each costs money. Look for it in {namespace}/{repo_name} on the hub"
+                f"{_see(repository_url(namespace, repo_name, hub))}. "
+                f"{_how_to_go_on(has_store=False, record=None)}"
+            )
+        case RefuseReason.NOT_FOUND:
+            evaluation_id = record.evaluation_id if record is not None else None
+            return (
+                f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
+                f"{namespace}/{repo_name}, and the hub does not know it any more. None "
+                "is started again, because each costs money. To start one, "
+                f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
+            )
+
+
+def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool) -> str:
+    """
+    Say that a task was stopped while its evaluation runs.
+
+    :param started_here: whether the task started it, and its next attempt takes it up.
+    """
+    again = " If this task was cleared, its next attempt waits for it." if started_here else ""
+    costs = " and costs money" if started_here else ""
+    return (
+        f"Evaluation keeps running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. Stop it on "
+        f"the hub{_see(evaluation_url(ref, hub))}.{again}"
+    )
+
+
+def describe_killed_while_starting(namespace: str, repo_name: str, name: str, hub: str | None) -> str:
+    """Say that a task was stopped while it asked the hub to start an evaluation."""
+    return (
+        f"Not known whether an evaluation was started: this task was stopped while it asked for one (name {name!r}). "
+        f"Look for it in {namespace}/{repo_name} on the hub{_see(repository_url(namespace, repo_name, hub))}."
+    )
+
+
+def _how_to_go_on(*, has_store: bool, record: Record | None) -> str:
+    if not has_store:
+        return "To start a new one, clear the task."
+    # Without Airflow's number in the record, a clear cannot be told from a retry.
+    delete = "" if record is not None and record.max_tries is not None else "delete that entry, then "
+    return (
+        f"To wait for it, set {RECORD_KEY!r} in this task's state (tab Task State Store) to "
+        '{"phase": "started", "evaluation_id": "ITS-ID"} and clear the task, keeping its state. '
+        f"To start a new one, {delete}clear the task."
+    )
+
+
+def _describe_attempt(record: Record | None) -> str:
+    if record is None or record.try_number is None:
+        return "an earlier attempt"
+    at = f" at {record.at}" if record.at else ""
+    return f"attempt {record.try_number}{at}"
+
+
+def _see(url: str | None) -> str:
+    return "" if url is None else f" (see {url})"

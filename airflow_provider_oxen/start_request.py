@@ -1,0 +1,112 @@
+"""What is asked for when an evaluation is started: the request, and what can be refused before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_oxen.parameters import check_path, check_path_parameter
+
+if TYPE_CHECKING:
+    from airflow_provider_oxen.evaluations import EvaluationRef
+    from airflow_provider_oxen.start_decision import Record
+
+__all__ = ["StartRequest", "check_literals", "check_settings", "find_unknown_types"]
+
+#: Source: the vendor's page. The hub may add others, so another one is only warned of.
+_TYPES = {"input_type": ("text", "image", "video"), "output_type": ("text", "image", "video", "embeddings")}
+#: The arguments that must not be empty, with what is checked of each besides.
+_REQUIRED = {
+    "namespace": check_path_parameter,
+    "repo_name": check_path_parameter,
+    "branch": check_path,
+    "path": check_path,
+    "model": None,
+    "prompt": None,
+    "target_column": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """
+    What is asked for.
+
+    :param body: the fields of the request, as the vendor names them; ``name`` among them.
+    """
+
+    namespace: str
+    repo_name: str
+    branch: str
+    path: str
+    body: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The evaluation's name, by which a person finds it on the hub."""
+        return str(self.body.get("name") or "")
+
+    def ref_of(self, evaluation_id: str, record: Record | None = None) -> EvaluationRef:
+        """Name an evaluation: in the repository of its record, if it says one, and else in that of this request."""
+        from airflow_provider_oxen.evaluations import EvaluationRef
+
+        namespace = None if record is None else record.namespace
+        repo_name = None if record is None else record.repo_name
+        return EvaluationRef(namespace or self.namespace, repo_name or self.repo_name, evaluation_id)
+
+
+def check_literals(arguments: Mapping[str, object]) -> None:
+    """
+    Refuse what is wrong with an argument whose value is known.
+
+    :param arguments: by name. Those that are not text yet (the output of a task) are passed over.
+    :raises ValueError: one is empty.
+    :raises OxenConfigError: one cannot be part of a path.
+    """
+    for name, check in _REQUIRED.items():
+        value = arguments.get(name, "not given")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise ValueError(f"{name} is empty")
+        if check is not None and isinstance(value, str) and name in arguments:
+            check(name, value)
+
+
+def find_unknown_types(arguments: Mapping[str, object]) -> list[str]:
+    """Find input and output types that the vendor does not document: a sentence each."""
+    return [
+        f"{name}={arguments[name]!r} is none of those that the vendor documents: {', '.join(known)}"
+        for name, known in _TYPES.items()
+        if isinstance(arguments.get(name), str) and arguments[name] not in known
+    ]
+
+
+def check_settings(
+    *,
+    body: object,
+    auto_commit: bool | None,
+    target: str | None,
+    on_unknown_start: str,
+    on_clear: str,
+    counts: Mapping[str, object],
+) -> None:
+    """
+    Refuse what does not depend on templates.
+
+    :param target: ``target_branch`` or ``target_path``, if any is given.
+    :param counts: the numbers of rows, by name; None where one is not given.
+    :raises ValueError: one of them cannot be used.
+    """
+    for name, value, other in (
+        ("on_unknown_start", on_unknown_start, "fail"),
+        ("on_clear", on_clear, "resume"),
+    ):
+        if value not in (other, "start_again"):
+            raise ValueError(f"{name} must be {other!r} or 'start_again', but is {value!r}")
+    if body is not None and not isinstance(body, Mapping):
+        raise ValueError(f"body must be a dict of fields of the request, but is {type(body).__name__}")
+    if target and not (auto_commit or (body or {}).get("auto_commit")):
+        raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
+    for name, number in counts.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")
