@@ -1,8 +1,8 @@
 """
-All sections of the benchmark: ``make bench``, or ``make bench SHORT=1`` to see that they still run.
+All sections of the benchmark: ``make bench``, or ``make bench SHORT=1`` to check that they still run.
 
-A full run writes ``benchmarks/results.json`` and the plots in ``docs/``; any other writes to ``.bench/``. A target that
-was missed is told, and is no failure: the machine may have been busy. A section that breaks is one.
+A full run writes ``benchmarks/results.json`` and the plots in ``docs/``; any other writes to ``.bench/``. A missed
+target is reported and is no failure: the machine may have been busy. A section that raises an error is one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Section:
     A part of the benchmark, in the module of its name.
 
     :param title: what it measures.
-    :param limit_seconds: when it is taken to hang.
+    :param limit_seconds: longer than this, and it is stopped.
     """
 
     title: str
@@ -72,9 +72,9 @@ _PACKAGES = (
 
 
 def main() -> int:
-    """Run, and tell how it went; the exit code says whether every section ran to its end."""
+    """Run the sections and print the results; the exit code says whether every section ran to its end."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure this package beside its peers.")
-    parser.add_argument("--short", action="store_true", help="only see that all runs; the numbers mean little")
+    parser.add_argument("--short", action="store_true", help="only check that everything runs; the numbers mean little")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given again")
     asked = parser.parse_args()
     sections = [name for name in SECTIONS if not asked.only or name in asked.only]
@@ -95,17 +95,17 @@ def main() -> int:
     written = _ROOT / "benchmarks/results.json" if whole else folder / "results.json"
     written.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
     plots = _draw(console, measured, _ROOT / "docs" if whole else folder)
-    _tell_targets(console, measured)
+    _print_targets(console, measured)
     console.print(f"Took {results['about']['seconds']:.0f} s.", _about_in_words(results["about"]), soft_wrap=True)
     written_to = ", ".join(str(path.relative_to(_ROOT)) for path in [written, *(plots or [])])
     console.print(f"Written: {written_to}", soft_wrap=True)
     for name in broken:
-        console.print(f"[red]{name} broke, see above.[/red]")
+        console.print(f"[red]{name} failed, see above.[/red]")
     return 1 if broken or plots is None else 0
 
 
 def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[str, Any], list[str]]:
-    """Run section after section, each in a process of its own; give the results and the names of those that broke."""
+    """Run the sections, each in a process of its own; return the results and the names of those that failed."""
     measured: dict[str, Any] = {}
     broken: list[str] = []
     columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -117,40 +117,40 @@ def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[s
                 measured[name] = result
             else:
                 broken.append(name)
-                console.print(Text(f"{name} broke:\n{error}", "red"), soft_wrap=True)
+                console.print(Text(f"{name} failed:\n{error}", "red"), soft_wrap=True)
             targets = [target["holds"] for target in (result or {}).get("targets", [])]
-            doing = "broke" if error is not None else f"{sum(targets)} of {len(targets)} targets hold"
+            doing = "failed" if error is not None else f"{sum(targets)} of {len(targets)} targets hold"
             progress.update(bar, completed=1, doing=doing)
     return measured, broken
 
 
 def _run(name: str, progress: Progress, bar: TaskID, *, short: bool) -> tuple[dict[str, Any] | None, str | None]:
-    """Run a section in a fresh process, so that nothing of one section is left for the next to measure."""
+    """Run a section in a fresh process, so that nothing of one section is part of the next measurement."""
     here, there = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=run_apart, args=(name, short, there))
     began = time.monotonic()
     process.start()
     there.close()
     result: dict[str, Any] | None = None
-    error: str | None = "it ended without a word"
+    error: str | None = "it ended without a result"
     try:
         while True:
             left = SECTIONS[name].limit_seconds - (time.monotonic() - began)
             if left <= 0 or not here.poll(left):
                 error = f"it took longer than {SECTIONS[name].limit_seconds:g} s"
                 break
-            kind, told = here.recv()
+            kind, sent = here.recv()
             if kind == "report":
-                progress.update(bar, doing=told)
+                progress.update(bar, doing=sent)
                 if not progress.console.is_terminal:
-                    progress.console.print(f"{name}: {told}", soft_wrap=True)
+                    progress.console.print(f"{name}: {sent}", soft_wrap=True)
                 continue
-            result, error = (told, None) if kind == "result" else (None, told)
+            result, error = (sent, None) if kind == "result" else (None, sent)
             break
     except EOFError:
         pass
     except KeyboardInterrupt:
-        process.join(20)  # it was interrupted too, and is stopping what it started
+        process.join(20)  # it was interrupted, too, and is stopping what it started
         raise
     finally:
         if error is not None and process.is_alive():
@@ -202,7 +202,7 @@ def _processor() -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Keep five digits of a measured number: more are noise. What is no number has none in JSON either."""
+    """Keep five digits of a measured number: more are noise. What is not finite becomes null."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -211,17 +211,17 @@ def _rounded(value: Any) -> Any:
 
 
 def _draw(console: Console, measured: Mapping[str, Any], folder: Path) -> list[Path] | None:
-    """Draw what can be drawn; None where that broke."""
+    """Draw what can be drawn; None where that failed."""
     from benchmarks.plots import draw_all
 
     try:
         return draw_all(measured, folder)
     except Exception:  # noqa: BLE001  # the numbers are there all the same
-        console.print(Text(f"The plots broke:\n{traceback.format_exc()}", "red"), soft_wrap=True)
+        console.print(Text(f"The plots failed:\n{traceback.format_exc()}", "red"), soft_wrap=True)
         return None
 
 
-def _tell_targets(console: Console, measured: Mapping[str, Any]) -> None:
+def _print_targets(console: Console, measured: Mapping[str, Any]) -> None:
     table = Table("Section", "Measured", Column("Value", justify="right"), Column("At most", justify="right"), "Holds")
     for name, result in measured.items():
         for number, target in enumerate(result["targets"]):

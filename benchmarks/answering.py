@@ -1,16 +1,16 @@
 """
-A server that answers polls at next to no cost, in a process of its own, so that what is measured is who asks.
+A server that responds to polls at next to no cost, in a process of its own, so that only the polling side is measured.
 
-It speaks just enough HTTP/1.1: GET without a body, connections kept open. Evaluations need no adding, their ids say
-what they do:
+It supports just enough HTTP/1.1: GET without a body, connections kept open. No evaluation has to be added: the id says
+what it does:
 
 ====================  ================================================================================================
 ``still-…``           running, no row moves
-``moving-…``          running, each answer tells more rows than the one before
+``moving-…``          running, each response has more rows than the one before
 ``ends-<time>-…``     running, and completed once ``time.monotonic()``, which processes share, has come to ``<time>``
 ====================  ================================================================================================
 
-dbt Cloud's job runs, at ``/api/v2/accounts/…``, run for ever. Counts are told on standard output, one line of JSON for
+dbt Cloud's job runs, at ``/api/v2/accounts/…``, never end. It writes counts to standard output, one line of JSON for
 each line that comes in on standard input; its end stops the server.
 """
 
@@ -116,7 +116,7 @@ class _Counts:
         self.polls = 0
         self.connections = 0
         self.open = 0
-        self.last_asked: dict[str, float] = {}
+        self.last_polled: dict[str, float] = {}
         self.longest_gap: dict[str, float] = {}
 
 
@@ -145,11 +145,11 @@ class _Protocol(asyncio.Protocol):
             head, _, self._head = self._head.partition(b"\r\n\r\n")
             target = head.split(b" ", 2)[1].decode()
             if self._delay:
-                asyncio.get_running_loop().call_later(self._delay, self._answer, target)
+                asyncio.get_running_loop().call_later(self._delay, self._respond, target)
             else:
-                self._answer(target)
+                self._respond(target)
 
-    def _answer(self, target: str) -> None:
+    def _respond(self, target: str) -> None:
         if self._transport is None:
             return
         self._counts.polls += 1
@@ -162,8 +162,8 @@ class _Protocol(asyncio.Protocol):
 
     def _evaluation(self, evaluation_id: str) -> bytes:
         counts, now = self._counts, time.monotonic()
-        before = counts.last_asked.get(evaluation_id)
-        counts.last_asked[evaluation_id] = now
+        before = counts.last_polled.get(evaluation_id)
+        counts.last_polled[evaluation_id] = now
         if before is not None and now - before > counts.longest_gap.get(evaluation_id, 0.0):
             counts.longest_gap[evaluation_id] = now - before
         kind, _, rest = evaluation_id.partition("-")
@@ -196,11 +196,11 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def counts(self) -> dict[str, Any]:
-        """Tell ``polls`` and ``connections`` so far, and how many are ``open``."""
+        """Return ``polls`` and ``connections`` so far, and how many are ``open``."""
         return self._ask("counts")
 
     def gaps(self, *, forget: bool = False) -> dict[str, float]:
-        """Tell the longest time between two polls of each evaluation, in seconds."""
+        """Return the longest time between two polls of each evaluation, in seconds."""
         return self._ask("forget" if forget else "gaps")
 
     def _ask(self, what: str) -> Any:
@@ -215,7 +215,7 @@ def running(*, delay: float = 0.0, cert: Path | None = None, core: int | None = 
     """
     Run a server.
 
-    :param delay: how long each answer takes, in seconds.
+    :param delay: how long each response takes, in seconds.
     :param cert: file with a certificate for 127.0.0.1 and its key, to speak https.
     :param core: number of the processor it stays on; None: any.
     """
@@ -250,19 +250,19 @@ async def _serve(delay: float, tls: ssl.SSLContext | None) -> None:
     loop, stop, counts = asyncio.get_running_loop(), asyncio.Event(), _Counts()
     listener = await loop.create_server(lambda: _Protocol(counts, delay), "127.0.0.1", 0, ssl=tls, backlog=4096)
 
-    def tell() -> None:
+    def report() -> None:
         for line in sys.stdin:
             if line == "counts\n":
-                told: Any = {"polls": counts.polls, "connections": counts.connections, "open": counts.open}
+                counted: Any = {"polls": counts.polls, "connections": counts.connections, "open": counts.open}
             else:
-                told = dict(counts.longest_gap)
+                counted = dict(counts.longest_gap)
                 if line == "forget\n":
                     counts.longest_gap = {}
-                    counts.last_asked = {}
-            print(json.dumps(told), flush=True)
+                    counts.last_polled = {}
+            print(json.dumps(counted), flush=True)
         loop.call_soon_threadsafe(stop.set)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=report, daemon=True).start()
     print(listener.sockets[0].getsockname()[1], flush=True)
     await stop.wait()
 

@@ -1,9 +1,9 @@
 """
-What a wait costs: CPU a poll, memory and connections, beside a bare loop and beside Airflow's own providers.
+What a wait costs: CPU a poll, memory and connections, compared with a bare loop and with Airflow's own providers.
 
 Run ``python -m benchmarks.cost`` from the repository's root, with dbt Cloud's provider and the HTTP provider
 installed. Everything is on this machine: a server in one process (see :mod:`benchmarks.answering`), and one process
-that waits for each subject (see :mod:`benchmarks.waiting`), idle but for its turn. A round measures one subject after
+that waits for each subject (see :mod:`benchmarks.waiting`), idle except in its turn. A round measures one subject after
 the other, so that what disturbs the machine disturbs all alike.
 
 *CPU a poll* is the waiting process's own time, user and system, over a steady stretch, by the polls that the server
@@ -26,7 +26,7 @@ __all__ = ["measure_cpu", "measure_memory", "run", "sum_up"]
 
 _WAITS = 400
 _PEERS = ("dbt", "http")
-#: Over TLS, a peer needs most of a core for 400 polls a second: it is asked for half as many.
+#: Over TLS, a peer needs most of a core for 400 polls a second, so there are half as many.
 _INTERVALS = {"plain": 1.0, "tls": 2.0}
 
 
@@ -34,8 +34,8 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """
     Measure.
 
-    :param short: only see that it still runs; its numbers mean little.
-    :param report: takes a line on how far it is.
+    :param short: only check that it still runs; its numbers mean little.
+    :param report: called with a line on the progress.
     :return: plain JSON: ``cpu`` (by way, then subject: milliseconds a poll of each round, median, least and most,
         connections opened), ``ratios``, ``memory`` (by subject: bytes a wait, and the resident memory at each
         step) and ``targets``.
@@ -89,14 +89,14 @@ def measure_memory(*, short: bool, report: Callable[[str], None]) -> dict[str, A
         # A process each, in which nothing was freed that could be used again.
         waiters = {name: stack.enter_context(waiting.running()) for name in waiting.SUBJECTS}
         for name, waiter in waiters.items():
-            told = waiter.tell(
+            resident = waiter.send(
                 "memory",
                 subject=name,
                 url=server.url,
                 steps=[100, 150] if short else [1_000, 2_000],
                 interval=0.4 if short else 3.0,
             )
-            memory[name] = {"resident": told, "bytes_a_wait": _slope(told)}
+            memory[name] = {"resident": resident, "bytes_a_wait": _slope(resident)}
             report(f"memory: {name} {memory[name]['bytes_a_wait'] / 1000:.1f} KB a wait")
     return memory
 
@@ -105,16 +105,16 @@ def _measure_cpu(
     server: answering.Server, waiter: waiting.Waiter, *, subject: str, waits: int, interval: float, seconds: float
 ) -> dict[str, float]:
     before = server.counts()
-    waiter.tell("cpu", subject=subject, url=server.url, waits=waits, interval=interval, seconds=seconds)
+    waiter.send("cpu", subject=subject, url=server.url, waits=waits, interval=interval, seconds=seconds)
     begin = server.counts()
-    told = waiter.read()
+    used = waiter.read()
     end = server.counts()
     polls = end["polls"] - begin["polls"]
     return {
-        "ms_a_poll": 1_000 * told["cpu_seconds"] / polls,
+        "ms_a_poll": 1_000 * used["cpu_seconds"] / polls,
         "polls": polls,
-        "polls_a_second": polls / told["wall_seconds"],
-        "busy": told["cpu_seconds"] / told["wall_seconds"],
+        "polls_a_second": polls / used["wall_seconds"],
+        "busy": used["cpu_seconds"] / used["wall_seconds"],
         "connections": end["connections"] - before["connections"],
         "polls_in_all": end["polls"] - before["polls"],
     }
@@ -151,11 +151,15 @@ def sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int = _WAITS) 
                 }
     ours, dbt = memory["oxen"]["bytes_a_wait"], memory["dbt"]["bytes_a_wait"]
     targets = [
-        Target("CPU a poll, of a bare loop's", 1.25, ratios["plain: oxen / bare"]["median"]),
-        Target("CPU a poll, of the cheaper peer's", 0.4, ratios["plain: oxen / cheaper_peer"]["median"]),
-        Target("CPU a poll over TLS, of the cheaper peer's", 0.25, ratios["tls: oxen / cheaper_peer"]["median"]),
+        Target("CPU a poll, as a multiple of a bare loop's", 1.25, ratios["plain: oxen / bare"]["median"]),
+        Target("CPU a poll, as a multiple of the cheaper peer's", 0.4, ratios["plain: oxen / cheaper_peer"]["median"]),
+        Target(
+            "CPU a poll over TLS, as a multiple of the cheaper peer's",
+            0.25,
+            ratios["tls: oxen / cheaper_peer"]["median"],
+        ),
         Target("memory a wait, KB", 12.0, ours / 1_000),
-        Target("memory a wait, of dbt Cloud's", 1.0, ours / dbt),
+        Target("memory a wait, as a multiple of dbt Cloud's", 1.0, ours / dbt),
         Target(
             "connections for all waits",
             20,
@@ -173,9 +177,9 @@ def sum_up(cpu: dict[str, Any], memory: dict[str, Any], *, waits: int = _WAITS) 
     }
 
 
-def _slope(told: list[list[int]]) -> float:
+def _slope(resident: list[list[int]]) -> float:
     """Bytes a wait, from the first step to the last."""
-    (first, low), (last, high) = told[0], told[-1]
+    (first, low), (last, high) = resident[0], resident[-1]
     return (high - low) / (last - first)
 
 
@@ -213,12 +217,12 @@ def _make_certificate(folder: Path) -> Path:
 
 def _table(results: dict[str, Any], line: Callable[[str], None]) -> None:
     for way, subjects in results["cpu"].items():
-        for name, told in subjects.items():
-            line(f"{way:6} {name:12} {told['median']:.3f} ms ({told['least']:.3f} to {told['most']:.3f})")
-    for name, told in results["ratios"].items():
-        line(f"{name:32} {told['median']:.3f} ({told['least']:.3f} to {told['most']:.3f})")
-    for name, told in results["memory"].items():
-        line(f"memory {name:12} {told['bytes_a_wait'] / 1000:.1f} KB a wait")
+        for name, found in subjects.items():
+            line(f"{way:6} {name:12} {found['median']:.3f} ms ({found['least']:.3f} to {found['most']:.3f})")
+    for name, found in results["ratios"].items():
+        line(f"{name:32} {found['median']:.3f} ({found['least']:.3f} to {found['most']:.3f})")
+    for name, found in results["memory"].items():
+        line(f"memory {name:12} {found['bytes_a_wait'] / 1000:.1f} KB a wait")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What dbt Cloud answers about a job run, emulated for the end-to-end benchmark: running, then succeeded."""
+"""What dbt Cloud responds about a job run, emulated for the end-to-end benchmark: running, then succeeded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DbtCloud:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self.port = 0
-        self.asked_at: dict[str, list[float]] = defaultdict(list)
+        self.polled_at: dict[str, list[float]] = defaultdict(list)
         self._seconds: dict[str, float] = {}
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -35,7 +35,7 @@ class DbtCloud:
         self._thread: threading.Thread | None = None
 
     def add_run(self, run_id: str, seconds: float) -> None:
-        """Let a job run succeed so many seconds after it was first asked for."""
+        """Let a job run succeed so many seconds after its first poll."""
         self._seconds[run_id] = seconds
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class DbtCloud:
 
     async def _get_run(self, request: web.Request) -> web.Response:
         run_id = request.match_info["run_id"]
-        asked_at = self.asked_at[run_id]
-        asked_at.append(time.monotonic())
-        over = asked_at[-1] - asked_at[0] >= self._seconds[run_id]
+        polled_at = self.polled_at[run_id]
+        polled_at.append(time.monotonic())
+        over = polled_at[-1] - polled_at[0] >= self._seconds[run_id]
         return web.json_response({"data": {"id": int(run_id), "status": _SUCCESS if over else _RUNNING}})

@@ -1,12 +1,12 @@
 """
-From the end of an evaluation to the start of the task behind the gate, in a real Airflow, beside the peers.
+From the end of an evaluation to the start of the task behind the gate, in a real Airflow, compared with the peers.
 
 Run ``python -m benchmarks.end_to_end``. One Airflow runs the DAGs of ``benchmarks/dags``; evaluations come from the
 local hub, dbt Cloud's job runs from an emulated endpoint, all over TLS. A round starts one gate of each way to wait, in
-an order that turns from round to round, and a moment apart, so that they do not end together.
+an order that rotates from round to round, and a moment apart, so that they do not end together.
 
 *Delay* is from the evaluation's end, by the server's clock, to the first line of the task behind the gate. It has two
-parts: *noticing*, until the server was asked again, and *handing over*, which is Airflow's own. *Worker processes* are
+parts: *noticing*, until the server was polled again, and *handing over*, which is Airflow's own. *Worker processes* are
 those Airflow started for the gate, by its event log: a deferred task needs one to begin and one to end.
 """
 
@@ -51,10 +51,10 @@ class Gate:
     :param way: the id of its DAG.
     :param evaluation_seconds: how long its evaluation took.
     :param delay: from the evaluation's end to the first line of the task behind the gate.
-    :param noticing: from the evaluation's end to the look that saw it.
-    :param handing_over: from that look on.
+    :param noticing: from the evaluation's end to the poll that saw it.
+    :param handing_over: from that poll on.
     :param workers: worker processes started for it.
-    :param looks: requests that the server got for it.
+    :param polls: requests that the server got for it.
     :param attempts: 1, or more where Airflow failed it in between and it was retried.
     """
 
@@ -64,7 +64,7 @@ class Gate:
     noticing: float
     handing_over: float
     workers: int
-    looks: int
+    polls: int
     attempts: int
 
 
@@ -73,9 +73,9 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
     Run the gates.
 
     :param short: one gate of each way.
-    :param report: is told what is being done.
+    :param report: called with what is being done.
     :return: ``ways``: by id of the DAG, its ``name``, ``delay``, ``noticing`` and ``handing_over`` (medians and
-        quartiles, in seconds), ``workers`` and ``looks`` a gate; ``gates``: each as :class:`Gate` has it.
+        quartiles, in seconds), ``workers`` and ``polls`` a gate; ``gates``: each as :class:`Gate` has it.
     """
     rounds = 1 if short else 6
     with ExitStack() as stack:
@@ -86,7 +86,7 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
         gates: list[Gate] = []
         for number in range(rounds):
             report(f"round {number + 1} of {rounds}: a gate of each way to wait")
-            # The evaluations end at other points of the five seconds between two looks in each round.
+            # The evaluations end at other points of the five seconds between two polls in each round.
             seconds = 3.0 if short else 10.0 + _POKE_INTERVAL * (number + 0.5) / rounds
             gates += lab.run_round(number, seconds, apart=0.5 if short else 1.5)
     ways = {way: _sum_up(name, [gate for gate in gates if gate.way == way]) for way, name in WAYS.items()}
@@ -124,7 +124,7 @@ class _Lab:
             | {"password": "an-emulated-token"},
         }
         env = {f"AIRFLOW_CONN_{name}": json.dumps(connection) for name, connection in connections.items()}
-        # Where requests and OpenSSL look for authorities; nothing else here speaks TLS.
+        # Where requests and OpenSSL find certificate authorities; nothing else here uses TLS.
         env |= {"REQUESTS_CA_BUNDLE": ca_file, "SSL_CERT_FILE": ca_file}
         self._airflow = stack.enter_context(AirflowStandalone(folder / "airflow", dags=_DAGS, env=env))
         self._airflow.wait_for_dags({*WAYS, "warm_up"})
@@ -157,16 +157,16 @@ class _Lab:
             state = self._airflow.wait_for_run(way, run_id, limit_seconds=seconds + _PATIENCE)
             if state != "success":
                 raise RuntimeError(f"a gate of {way} ended as {state}")
-        return [self._look_at(way, run_id, ids[way], round(seconds, 3)) for way in turned]
+        return [self._examine(way, run_id, ids[way], round(seconds, 3)) for way in turned]
 
-    def _look_at(self, way: str, run_id: str, job_id: str, seconds: float) -> Gate:
+    def _examine(self, way: str, run_id: str, job_id: str, seconds: float) -> Gate:
         if way.startswith("dbt"):
-            asked_at = self._dbt.asked_at[job_id]
+            polled_at = self._dbt.polled_at[job_id]
         else:
-            asked_at = [request.at for request in self._hub.requests if request.path.endswith(f"/{job_id}")]
-        ended_at = asked_at[0] + seconds
-        seen_at = asked_at[-1]
-        # Servers here count steady time, tasks tell the time of day.
+            polled_at = [request.at for request in self._hub.requests if request.path.endswith(f"/{job_id}")]
+        ended_at = polled_at[0] + seconds
+        seen_at = polled_at[-1]
+        # Servers here use the steady clock, tasks the time of day.
         began_at = float(self._airflow.xcom(way, run_id, "after")) - (time.time() - time.monotonic())
         gate = next(task for task in self._airflow.task_instances(way, run_id) if task["task_id"] == "gate")
         starts = self._airflow.get("/eventLogs", dag_id=way, run_id=run_id, task_id="gate", event="running", limit=100)
@@ -177,25 +177,25 @@ class _Lab:
             noticing=round(seen_at - ended_at, 3),
             handing_over=round(began_at - seen_at, 3),
             workers=starts["total_entries"],
-            looks=len(asked_at),
+            polls=len(polled_at),
             attempts=max(gate["try_number"], 1),
         )
 
 
 def _sum_up(name: str, gates: list[Gate]) -> dict[str, Any]:
-    measured = ("delay", "noticing", "handing_over", "workers", "looks", "attempts")
+    measured = ("delay", "noticing", "handing_over", "workers", "polls", "attempts")
     return {"name": name, **{what: spread([getattr(gate, what) for gate in gates]) for what in measured}}
 
 
 def _table(results: dict[str, Any], say: Callable[[str], None]) -> None:
     say(
         f"{'seconds, medians':34}{'delay (quartiles)':>22}{'noticing':>10}{'handing over':>14}"
-        f"{'workers':>9}{'looks':>7}"
+        f"{'workers':>9}{'polls':>7}"
     )
     for way in results["ways"].values():
         delay = "{median:.2f} ({low:.2f} to {high:.2f})".format(**way["delay"])
-        noticing, over, workers, looks = (way[w]["median"] for w in ("noticing", "handing_over", "workers", "looks"))
-        say(f"{way['name']:34}{delay:>22}{noticing:>10.2f}{over:>14.2f}{workers:>9g}{looks:>7g}")
+        noticing, over, workers, polls = (way[w]["median"] for w in ("noticing", "handing_over", "workers", "polls"))
+        say(f"{way['name']:34}{delay:>22}{noticing:>10.2f}{over:>14.2f}{workers:>9g}{polls:>7g}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-What importing a sensor costs whoever parses a DAG file, beside the peers'.
+How long importing a sensor takes when a DAG file is parsed, compared with the peers' sensors.
 
 Run ``python -m benchmarks.parsing``. Each import is timed in an interpreter of its own that has imported
 ``airflow.sdk`` already, as the DAG processor has; round by round, so that a slow moment of the machine hits all alike.
@@ -47,7 +47,7 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
     Time the imports.
 
     :param short: one round only.
-    :param report: is told what is being done.
+    :param report: called with what is being done.
     :return: by sensor, ``ms`` (median and quartiles), the raw ``runs_ms`` and the ``modules`` that came with it.
     """
     rounds = 1 if short else 15

@@ -12,7 +12,7 @@ from benchmarks.traces import DURATIONS
 
 __all__ = ["connections", "cpu", "draw_all", "end_to_end", "frontier", "memory", "parsing", "scale"]
 
-#: One colour for each who waits, in all plots.
+#: One colour for each subject, in all plots.
 _OURS, _BARE, _DBT, _HTTP, _OTHER = "tab:red", "0.55", "tab:blue", "tab:purple", "0.75"
 _SUBJECTS = {
     "bare": ("bare loop, one shared session", _BARE),
@@ -81,7 +81,7 @@ def _bars(
     labels: Sequence[str],
     errors: Sequence[tuple[float, float]] | None = None,
 ) -> None:
-    """Draw lying bars, the first on top, each with its value in words behind it."""
+    """Draw lying bars, the first on top, each with its value as a label."""
     places = range(len(names))
     ends = [high for _, high in errors] if errors else list(values)
     panel.barh(places, values, color=colours, height=0.62)
@@ -163,11 +163,13 @@ def memory(results: Mapping[str, Any], path: str) -> None:
     """
     with _figure(path, figsize=(8, 4)) as (_, panel):
         for name, (label, colour) in _SUBJECTS.items():
-            told = results["memory"][name]
-            (first, low), *_ = told["resident"]
-            waits = [count for count, _ in told["resident"]]
-            grown = [(size - low) / 1e6 for _, size in told["resident"]]
-            panel.plot(waits, grown, "o-", color=colour, label=f"{label}: {told['bytes_a_wait'] / 1_000:.1f} KB a wait")
+            found = results["memory"][name]
+            (first, low), *_ = found["resident"]
+            waits = [count for count, _ in found["resident"]]
+            grown = [(size - low) / 1e6 for _, size in found["resident"]]
+            panel.plot(
+                waits, grown, "o-", color=colour, label=f"{label}: {found['bytes_a_wait'] / 1_000:.1f} KB a wait"
+            )
         panel.set(
             title="Resident memory of one process",
             xlabel="waits",
@@ -232,9 +234,9 @@ def end_to_end(results: Mapping[str, Any], path: str) -> None:
         )
         panel.barh(range(len(ways)), handing, color=colours, height=0.62)
         figure.suptitle(
-            "From the evaluation's end to the start of the next task, a look every "
+            "From the evaluation's end to the start of the next task, a poll every "
             f"{results['poke_interval']:g} s\nmedian and quartiles of {results['gates_of_each_way']} gates each; "
-            "full colour: of that, Airflow's handing over once the end was seen",
+            "full colour: of that, Airflow's handing over after the end was seen",
             fontsize=10,
         )
         panel.set(xlabel="seconds", xlim=(0, max(way["delay"]["high"] for way in ways.values()) * 1.45))
@@ -260,7 +262,7 @@ def scale(results: Mapping[str, Any], path: str) -> None:
     with _figure(path, 1, len(panels_of), figsize=(12, 3.2)) as (figure, panels):
         for panel, (title, values) in zip(panels, panels_of.items(), strict=True):
             panel.plot(waits, values, "o-", color=_OURS)
-            panel.set(title=title, xlabel="waits, each looking every 10 s", xscale="log", ylim=(0, max(values) * 1.15))
+            panel.set(title=title, xlabel="waits, each polling every 10 s", xscale="log", ylim=(0, max(values) * 1.15))
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             panel.xaxis.set_major_formatter("{x:,.0f}")
             panel.xaxis.set_minor_formatter(NullFormatter())

@@ -1,7 +1,7 @@
 """
 Poll schedules to compare: the one that is shipped, those that lost to it, and fixed intervals.
 
-A policy is a function without arguments that begins one wait. A wait is fed one look at a time and gives the seconds
+A policy is a function without arguments that begins one wait. A wait takes one poll at a time and returns the seconds
 to sleep, or None when it has seen the end. :class:`Candidate` is the shipped schedule with every decision as an
 argument, so that each loser differs from it in one.
 """
@@ -14,8 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from airflow_provider_oxen.models import Evaluation, Progress
-from airflow_provider_oxen.models import read_status as _status
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus, Progress
 from airflow_provider_oxen.wait import Sleep, Wait
 from benchmarks.traces import Seen
 
@@ -35,14 +34,14 @@ __all__ = [
 #: Seconds. What the targets are stated for.
 POKE_INTERVAL, MAX_WAIT = 5.0, 60.0
 
-_ID = "3f6c1b0e-8a4d-4a52-9a57-3c1f3b1f7d11"
+_REF = EvaluationRef("ox", "r", "3f6c1b0e-8a4d-4a52-9a57-3c1f3b1f7d11")
 
 
 class Waiting(Protocol):
     """One wait."""
 
-    def look(self, at: float, seen: Seen, jitter: float) -> float | None:
-        """Take in one look; give the seconds until the next, or None at the end."""
+    def poll(self, at: float, seen: Seen, jitter: float) -> float | None:
+        """Take the result of one poll; return the seconds until the next, or None at the end."""
 
 
 Policy: TypeAlias = Callable[[], Waiting]
@@ -53,14 +52,14 @@ class Shipped:
 
     def __init__(self) -> None:
         self._wait = Wait(
-            evaluation_id=_ID, poke_interval=POKE_INTERVAL, max_wait=MAX_WAIT, deadline=math.inf, retry_window=None
+            ref=_REF, poke_interval=POKE_INTERVAL, max_wait=MAX_WAIT, deadline=math.inf, retry_window=None
         )
 
-    def look(self, at: float, seen: Seen, jitter: float) -> float | None:
-        """Let the state machine look."""
+    def poll(self, at: float, seen: Seen, jitter: float) -> float | None:
+        """Let the state machine decide."""
         status, processed, total = seen
-        evaluation = Evaluation(_ID, _status(status), Progress(processed, total))
-        self._wait, step = self._wait.look(evaluation, now=at, jitter=jitter)
+        evaluation = Evaluation(_REF.evaluation_id, EvaluationStatus(status), Progress(processed, total))
+        self._wait, step = self._wait.advance(evaluation, now=at, jitter=jitter)
         return step.seconds if isinstance(step, Sleep) else None
 
 
@@ -70,8 +69,8 @@ class Fixed:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def look(self, _: float, seen: Seen, __: float) -> float | None:
-        """Sleep as ever."""
+    def poll(self, _: float, seen: Seen, __: float) -> float | None:
+        """Sleep as always."""
         return None if seen[0] == "completed" else self.seconds
 
 
@@ -81,7 +80,7 @@ class Doubling:
     def __init__(self) -> None:
         self._seconds = POKE_INTERVAL / 2
 
-    def look(self, _: float, seen: Seen, jitter: float) -> float | None:
+    def poll(self, _: float, seen: Seen, jitter: float) -> float | None:
         """Sleep twice as long as before."""
         self._seconds = min(self._seconds * 2, MAX_WAIT)
         return None if seen[0] == "completed" else max(self._seconds * (1 - 0.25 * jitter), POKE_INTERVAL)
@@ -91,10 +90,10 @@ class Speed(Protocol):
     """An estimator: rows seen in, rows a second out."""
 
     def see(self, at: float, rows: int) -> None:
-        """Take in the rows done at one look of the present phase."""
+        """Take the rows done at one poll of the present phase."""
 
     def left(self, rest: int) -> float | None:
-        """Give the seconds that so many rows will take from the last movement on; None while that is unknown."""
+        """Return the seconds that so many rows will take from the last movement on; None while that is unknown."""
 
 
 class Smoothed:
@@ -119,7 +118,7 @@ class Smoothed:
 
 
 class Earliest:
-    """The earlier end of the two that the whole run's and the last movement's speed foretell."""
+    """The earlier of two estimated ends: by the speed of the whole run, and by that of the last movement."""
 
     def __init__(self) -> None:
         self._both = (Smoothed(0.0), Smoothed(1.0))
@@ -158,18 +157,18 @@ class Trend(Smoothed):
 
 
 class Window:
-    """The speed between the oldest and the newest of the last looks, whether rows moved or not."""
+    """The speed between the oldest and the newest of the last polls, whether rows moved or not."""
 
-    def __init__(self, looks: int) -> None:
-        self._looks: deque[tuple[float, int]] = deque(maxlen=looks)
+    def __init__(self, polls: int) -> None:
+        self._polls: deque[tuple[float, int]] = deque(maxlen=polls)
 
     def see(self, at: float, rows: int) -> None:
-        """Keep the last looks."""
-        self._looks.append((at, rows))
+        """Keep the last polls."""
+        self._polls.append((at, rows))
 
     def left(self, rest: int) -> float | None:
         """Divide."""
-        (began, first), (at, last) = self._looks[0], self._looks[-1]
+        (began, first), (at, last) = self._polls[0], self._polls[-1]
         return rest * (at - began) / (last - first) if last > first else None
 
 
@@ -194,7 +193,7 @@ class Candidate:
     :param finishing: the sleep by a commit's age.
     :param per_watched: longest sleep on an estimate, as a multiple of the time the run was watched.
 
-    ``left`` is the time left as estimated at the last look, in seconds, or None.
+    ``left`` is the time left as estimated at the last poll, in seconds, or None.
     """
 
     def __init__(
@@ -217,8 +216,8 @@ class Candidate:
         self._phase = self._moved = self._rhythm = 0.0
         self._rows: int | None = None
 
-    def look(self, at: float, seen: Seen, jitter: float) -> float | None:
-        """Take in one look and choose."""
+    def poll(self, at: float, seen: Seen, jitter: float) -> float | None:
+        """Take one poll and choose."""
         status, rows, total = seen
         if status == "completed":
             return None
@@ -265,18 +264,18 @@ CANDIDATES: dict[str, Policy] = {
     "speed: last movement": partial(Candidate, speed=partial(Smoothed, 0.0)),
     "speed: smoothed over a third": partial(Candidate, speed=partial(Smoothed, 1 / 3)),
     "speed: whole run": partial(Candidate, speed=partial(Smoothed, 1.0)),
-    "speed: last two looks": partial(Candidate, speed=partial(Window, 2), batches="none"),
-    "speed: last six looks": partial(Candidate, speed=partial(Window, 6), batches="none"),
+    "speed: last two polls": partial(Candidate, speed=partial(Window, 2), batches="none"),
+    "speed: last six polls": partial(Candidate, speed=partial(Window, 6), batches="none"),
     "speed: earliest of two": partial(Candidate, speed=Earliest),
     "speed: with its trend": partial(Candidate, speed=Trend),
-    "a batch in the making: ignored": partial(Candidate, batches="none"),
-    "a batch in the making: all of it": partial(Candidate, batches="any"),
+    "a batch under way: ignored": partial(Candidate, batches="none"),
+    "a batch under way: all of it": partial(Candidate, batches="any"),
     # How much of that is slept through?
     "share of time left: 0.3": partial(Candidate, share=0.3),
     "share of time left: 0.7": partial(Candidate, share=0.7),
     "share of time left: 0.9": partial(Candidate, share=0.9),
     "no limit by time watched": partial(Candidate, per_watched=math.inf),
-    # And where nothing tells?
+    # And where nothing is known?
     "blind: age / 10": partial(Candidate, blind=_share_of_age(0.1)),
     "blind: age / 4": partial(Candidate, blind=_share_of_age(0.25)),
     "queue as any blind phase": partial(Candidate, queued=1.0),
@@ -284,7 +283,7 @@ CANDIDATES: dict[str, Policy] = {
     "commit: age / 10": partial(Candidate, finishing=_share_of_age(0.1)),
     "commit: always poke_interval": partial(Candidate, finishing=lambda _: POKE_INTERVAL),
     # Whole schedules.
-    "six looks, age / 10": partial(
+    "six polls, age / 10": partial(
         Candidate,
         speed=partial(Window, 6),
         batches="none",

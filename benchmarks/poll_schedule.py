@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from airflow_provider_oxen.polling import History, remember, seconds_to_next_look
+from airflow_provider_oxen.polling import History, remember, seconds_to_next_poll
 from benchmarks.policies import (
     CANDIDATES,
     FIXED_INTERVALS,
@@ -77,7 +77,7 @@ class Score:
 
     @classmethod
     def of(cls, runs: list[Run]) -> Score:
-        """Reckon."""
+        """Sum up many runs."""
         n = len(runs)
         polls, delay, length = (sum(run[i] for run in runs) / n for i in range(3))
         equal_fixed_delay = length / max(polls - _BESIDE, 0.5) / 2
@@ -99,14 +99,14 @@ def simulate(policy: Policy, trace: Trace, draw: random.Random) -> Run:
     polls = 0
     while True:
         polls += 1
-        seconds = waiting.look(at, trace.at(at), draw.random())
+        seconds = waiting.poll(at, trace.at(at), draw.random())
         if seconds is None:
             return Run(polls, at - trace.ends_at, trace.ends_at - begin)
         at += seconds
 
 
 def fixed(interval: float, trace: Trace, draw: random.Random) -> Run:
-    """Reckon what :func:`simulate` would give for a fixed interval. A test compares the two."""
+    """Calculate what :func:`simulate` would give for a fixed interval. A test compares the two."""
     length = trace.ends_at - draw.uniform(0.0, min(_LATEST_BEGIN, 0.1 * trace.nominal))
     sleeps = math.ceil(length / interval)
     return Run(1 + sleeps, sleeps * interval - length, length)
@@ -177,7 +177,7 @@ def estimates(policy: Callable[[], Candidate], *, traces_each: int, seed: int = 
     off: dict[str, list[float]] = defaultdict(list)
     for trace in corpus(traces_each=traces_each, seed=seed, durations=(600.0, 3_600.0)):
         at, waiting, had = 0.0, policy(), -1
-        while (seconds := waiting.look(at, seen := trace.at(at), draw.random())) is not None:
+        while (seconds := waiting.poll(at, seen := trace.at(at), draw.random())) is not None:
             rows, truth = seen[1] or 0, trace.queued + trace.running - at
             if waiting.left and rows > had and truth > POKE_INTERVAL:
                 off[trace.family].append(math.exp(abs(math.log(waiting.left / truth))))
@@ -189,18 +189,18 @@ def herd(policy: Policy, *, waits: int = 1_000, seed: int = 1) -> dict[str, floa
     """
     Begin many waits in the same moment, for evaluations of about an hour, and watch the hub's busiest second.
 
-    :return: looks in the busiest second, as a multiple of the mean: in the second minute, the tenth and the thirtieth.
+    :return: polls in the busiest second, as a multiple of the mean: in the second minute, the tenth and the thirtieth.
     """
     draw = random.Random(seed)
-    looks: Counter[int] = Counter()
+    polls: Counter[int] = Counter()
     hour = corpus(traces_each=waits, seed=seed, durations=(3_600.0,))
     for trace in (trace for trace in hour if trace.family == "linear"):
         at, waiting = 0.0, policy()
-        while at < 1_800 and (seconds := waiting.look(at, trace.at(at), draw.random())) is not None:
-            looks[int(at)] += 1
+        while at < 1_800 and (seconds := waiting.poll(at, trace.at(at), draw.random())) is not None:
+            polls[int(at)] += 1
             at += seconds
     minutes = {"2nd minute": range(60, 120), "10th minute": range(540, 600), "30th minute": range(1_740, 1_800)}
-    return {name: max(looks[s] for s in m) * 60 / sum(looks[s] for s in m) for name, m in minutes.items()}
+    return {name: max(polls[s] for s in m) * 60 / sum(polls[s] for s in m) for name, m in minutes.items()}
 
 
 def cost() -> dict[str, float]:
@@ -210,7 +210,7 @@ def cost() -> dict[str, float]:
 
     def decide() -> None:
         seen = remember(history, at=65.0, status="running", processed=15_000, total=9_000_000)
-        seconds_to_next_look(seen, poke_interval=POKE_INTERVAL, max_wait=MAX_WAIT, jitter=0.5)
+        seconds_to_next_poll(seen, poke_interval=POKE_INTERVAL, max_wait=MAX_WAIT, jitter=0.5)
 
     number = 20_000
     microseconds = min(timeit.repeat(decide, number=number, repeat=5)) / number * 1e6
@@ -230,7 +230,7 @@ def _table(results: dict[str, dict[str, Any]]) -> Iterable[str]:
         yield f"{name:34}{cells}"
     yield ""
     yield "Polls in %: all families. Delays: families that report progress."
-    yield "At 1 min, fixed intervals above 20 s are at the mercy of the few lengths a run of a minute has here."
+    yield "At 1 min, fixed intervals above 20 s depend on the few lengths that a run of a minute has here."
 
 
 def _families(result: dict[str, Any]) -> Iterable[str]:
@@ -261,7 +261,7 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
     Compare all candidates, as a section of ``make bench``.
 
     :param short: few traces of each family and length; what they give is noise.
-    :param report: is told what is being done.
+    :param report: called with what is being done.
     :return: plain JSON: ``policies``, ``herd``, ``cost``, ``estimates`` and ``targets``.
     """
     report("polls and delays of each candidate, in simulated time")
@@ -291,7 +291,7 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
 
 
 def _of_shipped(*, traces_each: int, seed: int = 1) -> dict[str, Any]:
-    """Measure what only the shipped schedule is asked for."""
+    """Measure what is measured for the shipped schedule alone."""
     speeds = {f"{over:.2g}": partial(Candidate, speed=partial(Smoothed, over)) for over in (0.0, 0.1, 1 / 3, 1.0)}
     return {
         "herd": {"shipped": herd(CANDIDATES[SHIPPED]), "fixed 60 s": herd(lambda: Fixed(60.0))},
@@ -324,7 +324,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for over, factors in numbers["estimates"].items():
             print(f"  speed smoothed over {over} of the run:", ", ".join(f"{k} {v:.2f}" for k, v in factors.items()))
         print()
-        print("1,000 waits begun together, busiest second as a multiple of the mean:")
+        print("1,000 waits that began together, busiest second as a multiple of the mean:")
         for name, times in numbers["herd"].items():
             print(f"  {name:12}", ", ".join(f"{minute}: {value:.1f}" for minute, value in times.items()))
         print("One decision: {microseconds:.1f} µs. Kept by a wait: {bytes:.0f} bytes.".format(**numbers["cost"]))

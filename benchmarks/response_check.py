@@ -1,4 +1,4 @@
-"""What HttpEventTrigger is given to check an answer with. It reloads this module at every poll."""
+"""What HttpEventTrigger checks a response with. It reloads this module at every poll."""
 
 from __future__ import annotations
 

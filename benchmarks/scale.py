@@ -6,12 +6,12 @@ over those of another, and poll at a fixed interval, which is the hardest case: 
 itself. A fiftieth or so of the evaluations complete on the way. The server is a process of its own, on a processor of
 its own where there are two.
 
-*CPU a poll* is that of the waiting process without the interpreter's full garbage collections, which are told apart:
-one looks at every object there is, takes up to some hundred milliseconds, and comes at 1,000 waits once in a minute or
-two, at 10,000 once in ten seconds or so. Whether one falls into a stretch would decide the number. The loads that a
-target is stated for are measured over three stretches of an interval each, of which the median counts.
+*CPU a poll* is that of the waiting process without the interpreter's full garbage collections, which have numbers of
+their own: one visits every object there is, takes up to some hundred milliseconds, and comes at 1,000 waits once in a
+minute or two, at 10,000 once in ten seconds or so. Whether one falls into a stretch would decide the number. The
+loads that a target is stated for are measured over three stretches of an interval each, of which the median counts.
 
-*Lag* is how late the loop is for one who wants to run every five milliseconds. *Gap* is the time between two polls of
+*Lag* is how late the event loop runs a task that is due every five milliseconds. *Gap* is the time between two polls of
 one evaluation, as the server sees it.
 """
 
@@ -27,7 +27,7 @@ from benchmarks.section import Target, command_line
 
 __all__ = ["run"]
 
-#: Waits and their interval in seconds. The first three are the targets'; with the others, one triggerer is driven to
+#: Waits and their interval in seconds. The first three are the targets'; the others drive one triggerer to
 #: where it stops keeping up, with shorter intervals standing for more waits.
 _LOADS = ((1_000, 10.0), (5_000, 10.0), (10_000, 10.0), (20_000, 10.0), (10_000, 2.5), (10_000, 1.5), (10_000, 1.0))
 _SHORT_LOADS = ((100, 1.0), (200, 1.0))
@@ -43,8 +43,8 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """
     Measure.
 
-    :param short: only see that it still runs; its numbers mean little.
-    :param report: takes a line on how far it is.
+    :param short: only check that it still runs; its numbers mean little.
+    :param report: called with a line on the progress.
     :return: plain JSON: ``loads``, one for each number of waits and interval, and ``targets``.
     """
     loads = [
@@ -56,7 +56,11 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     targets = [
         Target("event loop's p99 lag, ms", _MOST_LAG_MS, max(load["lag_ms"]["p99"] for load in held)),
         Target("its p99 lag during the start, ms", _MOST_LAG_MS, max(load["start_lag_ms"]["p99"] for load in held)),
-        Target("CPU a poll, full collections apart, of that of the fewest waits", 1.2, max(costs) / costs[0]),
+        Target(
+            "CPU a poll without full collections, as a multiple of that with the fewest waits",
+            1.2,
+            max(costs) / costs[0],
+        ),
         Target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
         Target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
         Target("waits polled only once", 0, max(load["polled_once_only"] for load in held)),
@@ -69,7 +73,7 @@ def _measure(waits: int, interval: float, stretches: int, report: Callable[[str]
     # A process for each load: memory that one has freed must not serve the next.
     with answering.running(core=1) as server, waiting.running(core=0) as waiter:
         settle = max(interval, waits / 1_500)
-        began = waiter.tell(
+        began = waiter.send(
             "scale",
             url=server.url,
             waits=waits,
@@ -128,4 +132,4 @@ def _measure(waits: int, interval: float, stretches: int, report: Callable[[str]
 
 
 if __name__ == "__main__":
-    command_line(run, lambda *_: None, description=__doc__)  # the report has said it all, load by load
+    command_line(run, lambda *_: None, description=__doc__)  # the reports say it all, load by load

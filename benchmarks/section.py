@@ -17,12 +17,12 @@ from typing import Any, Protocol, TypeAlias
 
 __all__ = ["Report", "Run", "Target", "command_line", "run_apart", "spread"]
 
-#: Is told in a few words what is being measured right now.
+#: Called with a few words about what is being measured now.
 Report: TypeAlias = Callable[[str], None]
 
 
 class Run(Protocol):
-    """A section: measures, and gives what it measured as plain JSON, its ``targets`` among it."""
+    """A section: measures, and returns the results as plain JSON, with its ``targets``."""
 
     def __call__(self, *, short: bool, report: Report) -> dict[str, Any]:
         """Measure."""
@@ -31,7 +31,7 @@ class Run(Protocol):
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    What a measured value is to stay at or below.
+    A limit for a measured value.
 
     :param name: what is measured, with its unit.
     :param limit: the most it may be.
@@ -43,7 +43,7 @@ class Target:
     value: float
 
     def plain(self) -> dict[str, Any]:
-        """Write it as the results have it."""
+        """Write it as plain JSON."""
         return {"name": self.name, "limit": self.limit, "value": self.value, "holds": self.value <= self.limit}
 
 
@@ -71,7 +71,7 @@ def command_line(
     :param table: prints what matters of its results, line by line.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="only see that it runs; the numbers mean little")
+    parser.add_argument("--short", action="store_true", help="only check that it runs; the numbers mean little")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     asked = parser.parse_args()
     results = run(short=asked.short, report=lambda words: print(f"  {words}", flush=True))
@@ -91,7 +91,7 @@ def run_apart(name: str, short: bool, to: Connection) -> None:
     :param short: as the section takes it.
     :param to: is sent ``("report", words)`` now and then, and ``("result", …)`` or ``("error", traceback)`` last.
     """
-    # So that it takes down what it started when it is told to end.
+    # So that it takes down what it started when it is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         module = importlib.import_module(f"benchmarks.{name}")
@@ -99,5 +99,5 @@ def run_apart(name: str, short: bool, to: Connection) -> None:
         to.send(("result", json.loads(json.dumps(result))))
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:  # noqa: BLE001  # told, and counted as broken
+    except Exception:  # noqa: BLE001  # reported, and counted as broken
         to.send(("error", traceback.format_exc()))

@@ -1,8 +1,8 @@
 """
-The corpus: what an evaluation tells of itself from its start to its end. Pure functions of time, drawn from a seed.
+The corpus: what the hub reports of an evaluation from its start to its end. Pure functions of time, drawn from a seed.
 
-A :class:`Trace` answers, for any second since the evaluation was created, with the status, the rows done and the rows
-in all, as the hub would. A family is a way to make progress; each of its traces draws its own exact length, number of
+A :class:`Trace` gives, for any second since the evaluation was created, the status, the rows done and the rows in all,
+as the hub would. A family is a way to make progress; each of its traces draws its own exact length, number of
 rows and shape, so that a mean over a family is not a mean over one lucky case.
 """
 
@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 __all__ = ["DURATIONS", "FAMILIES", "REPORTS_PROGRESS", "Seen", "Trace", "corpus"]
 
-#: What one look sees: status, rows done, rows in all.
+#: What one poll sees: status, rows done, rows in all.
 Seen: TypeAlias = tuple[str, int | None, int | None]
 #: A shape of progress: share of the running time gone, to share of the rows done.
 Curve: TypeAlias = Callable[[float], float]
@@ -26,7 +26,7 @@ Curve: TypeAlias = Callable[[float], float]
 #: Nominal lengths, in seconds: 1 minute, 10 minutes, 1 hour, 6 hours.
 DURATIONS = (60.0, 600.0, 3_600.0, 21_600.0)
 #: Most by which a trace's length differs from the nominal one, as a share: else every fixed interval that divides the
-#: nominal length would look at the very moment of the end.
+#: nominal length would poll at the very moment of the end.
 _LENGTH_SPREAD = 0.15
 #: Seconds: longest queue and longest commit where a family says nothing else, and their longest shares of the whole.
 _SHORT_QUEUE, _SHORT_COMMIT, _SHORT_SHARE = 20.0, 60.0, 0.05
@@ -44,7 +44,7 @@ class Trace:
     :param committing: seconds in which the results are committed.
     :param rows: rows in all.
     :param curve: the shape of its progress.
-    :param tells: which numbers the hub gives while it runs: ``all``, ``none``, ``zeros``, ``total`` or ``processed``.
+    :param reports: which numbers the hub gives while it runs: ``all``, ``none``, ``zeros``, ``total`` or ``processed``.
     """
 
     family: str
@@ -54,7 +54,7 @@ class Trace:
     committing: float
     rows: int
     curve: Curve
-    tells: str = "all"
+    reports: str = "all"
 
     @property
     def ends_at(self) -> float:
@@ -62,18 +62,18 @@ class Trace:
         return self.queued + self.running + self.committing
 
     def at(self, seconds: float) -> Seen:
-        """Tell what the hub says so many seconds after the evaluation was created."""
+        """Return what the hub reports so many seconds after the evaluation was created."""
         if seconds >= self.ends_at:
             return "completed", self.rows, self.rows
         if seconds < self.queued:
-            return ("queued", None, None) if self.tells == "none" else ("queued", 0, 0)
+            return ("queued", None, None) if self.reports == "none" else ("queued", 0, 0)
         ran = seconds - self.queued
         if ran >= self.running:
             return ("committing", *self._numbers(self.rows))
         return ("running", *self._numbers(min(int(self.rows * self.curve(ran / self.running)), self.rows)))
 
     def _numbers(self, processed: int) -> tuple[int | None, int | None]:
-        match self.tells:
+        match self.reports:
             case "none":
                 return None, None
             case "zeros":
@@ -123,7 +123,7 @@ def _wandering(draw: random.Random) -> Curve:
 
 
 def _bursty(draw: random.Random) -> Curve:
-    """Finish batch after batch: nothing is told of a batch until it is done."""
+    """Finish batch after batch: nothing is reported of a batch until it is done."""
     count = draw.randint(5, 40)
     ends = _shares(draw, count, draw.uniform(0.0, 0.5))[1:]
     return lambda share: bisect_right(ends, share) / count
@@ -155,7 +155,7 @@ FAMILIES: dict[str, Callable[[random.Random], Curve]] = {
     "long commit": _linear,
     "no progress": _linear,
 }
-#: Families of which the hub tells how far they are.
+#: Families whose progress the hub reports.
 REPORTS_PROGRESS = tuple(family for family in FAMILIES if family != "no progress")
 
 
@@ -175,7 +175,7 @@ def _trace(family: str, nominal: float, draw: random.Random) -> Trace:
         committing=committing,
         rows=round(10 ** draw.uniform(1.5, 4.5)),
         curve=FAMILIES[family](draw),
-        tells=draw.choice(("none", "zeros", "total", "processed")) if family == "no progress" else "all",
+        reports=draw.choice(("none", "zeros", "total", "processed")) if family == "no progress" else "all",
     )
 
 

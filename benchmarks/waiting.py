@@ -1,7 +1,7 @@
 """
-A process that waits in one of several ways, as a triggerer would, and tells what that cost it.
+A process that waits in one of several ways, as a triggerer would, and reports what that cost.
 
-Started by :mod:`benchmarks.cost` and :mod:`benchmarks.scale`, which give it commands on standard input, one line of
+Started by :mod:`benchmarks.cost` and :mod:`benchmarks.scale`, which send it commands on standard input, one line of
 JSON each, and read what it measured on standard output. Airflow's logging is set up as in a triggerer's process.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.answering import pin
 
 __all__ = ["SUBJECTS", "Waiter", "running", "serve_commands", "set_up_logging"]
 
-#: Who waits. ``oxen_moving`` is ours for evaluations that progress at every look, and so write a line of log each time.
+#: Who waits. ``oxen_moving`` is ours for evaluations that progress at every poll, and so write a log line each time.
 SUBJECTS = ("bare", "oxen", "oxen_moving", "dbt", "http")
 
 _Wait = Callable[[int], Awaitable[None]]
@@ -145,7 +145,7 @@ def _waits(subject: str, url: str, interval: float) -> Any:
 
 
 class _Commands:
-    """What this process can be told to do."""
+    """The commands of this process."""
 
     def cpu(self, *, subject: str, url: str, waits: int, interval: float, seconds: float) -> Iterator[Any]:
         """Poll with so many waits, and measure the steady part. Yields where it begins and where it ends."""
@@ -173,7 +173,7 @@ class _Commands:
             _end(loop, tasks, context)
 
     def memory(self, *, subject: str, url: str, steps: list[int], interval: float) -> Iterator[Any]:
-        """Add waits step by step; tell the resident memory before any and after each step."""
+        """Add waits step by step; report the resident memory before any and after each step."""
         loop = asyncio.new_event_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
@@ -187,15 +187,15 @@ class _Commands:
                 await asyncio.sleep(settle)
                 return _resident()
 
-            # What the first wait imports is no other's cost, and what a few dozen allocate at a time neither.
+            # What the first wait imports, and what a few dozen allocate at once, is not the cost of a wait.
             loop.run_until_complete(add(50, interval * 1.5))
             gc.collect()
-            told = [(len(tasks), _resident())]
+            report = [(len(tasks), _resident())]
             for step in steps:
                 resident = loop.run_until_complete(add(step - len(tasks), interval * 1.2))
-                told.append((len(tasks), resident))
+                report.append((len(tasks), resident))
             _check(tasks)
-            yield told
+            yield report
         finally:
             _end(loop, tasks, context)
 
@@ -256,21 +256,21 @@ class _Commands:
             loop.run_until_complete(asyncio.sleep(interval))
             watch.cancel()
             loop.run_until_complete(asyncio.wait([watch]))
-            told: dict[str, Any] = {"lag_ms": _percentiles(lags.seen)}
+            report: dict[str, Any] = {"lag_ms": _percentiles(lags.seen)}
             for _ in range(stretches):
                 full.seen = []
                 began, cpu = time.monotonic(), time.process_time()
-                yield told
+                yield report
                 loop.run_until_complete(asyncio.sleep(interval))
                 cpu, took = time.process_time() - cpu, time.monotonic() - began
                 grown = _resident() - resident
-                told = {
+                report = {
                     "cpu_seconds": cpu,
                     "wall_seconds": took,
                     "full_collections": full.seen,
                     "bytes_a_wait": grown / waits,
                 }
-            yield told
+            yield report
             give_up_at = time.monotonic() + 2 * interval + 5
             while len(delays) < ending and time.monotonic() < give_up_at:
                 loop.run_until_complete(asyncio.sleep(0.05))
@@ -298,7 +298,7 @@ class _FullCollections:
 
 
 class _Lags:
-    """How late the event loop is for one who wants to run every five milliseconds, in seconds."""
+    """How late a task runs that is due every five milliseconds, in seconds."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -350,15 +350,15 @@ class Waiter:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def tell(self, command: str, **arguments: Any) -> Any:
-        """Give a command and read the first thing it tells."""
+    def send(self, command: str, **arguments: Any) -> Any:
+        """Send a command and read the first report."""
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
         self._process.stdin.flush()
         return self.read()
 
     def read(self) -> Any:
-        """Read what it tells next."""
+        """Read the next report."""
         assert self._process.stdout is not None  # noqa: S101
         line = self._process.stdout.readline()
         if not line:
@@ -407,7 +407,7 @@ def set_up_logging() -> IO[bytes]:
     """
     Log as a triggerer's process does: each line is JSON, written at once to a pipe.
 
-    Here, nobody reads it: what a supervisor does with the lines is not counted, for any subject.
+    Here, no process reads it: what a supervisor does with the lines is not counted, for any subject.
     """
     from airflow.sdk.log import configure_logging, reset_logging
 
@@ -420,13 +420,13 @@ def set_up_logging() -> IO[bytes]:
 def serve_commands(commands: object, core: str) -> None:
     """Do what comes in on standard input until it ends."""
     pin(int(core))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever prints must not come between the answers
+    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever prints must not come between the reports
     log = set_up_logging()
     for line in sys.stdin:
         arguments = json.loads(line)
-        for told in getattr(commands, arguments.pop("command"))(**arguments):
-            print(json.dumps(told), file=answers)
+        for report in getattr(commands, arguments.pop("command"))(**arguments):
+            print(json.dumps(report), file=reports)
     log.close()
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001  # a folder of DAG files, not a package
-"""One DAG for each way to wait: a gate, and a task that begins when it opens. All look every five seconds."""
+"""One DAG for each way to wait: a gate, and a task that begins when it opens. All poll every five seconds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HTTP: dict[str, Any] = {
 
 @task
 def after() -> float:
-    """Tell when it began."""
+    """Return when it began."""
     return time.time()
 
 
