@@ -3,7 +3,7 @@
 
 Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``. Unit and local-hub tests run in all of
 them, side by side; then those rows that say so run gates and the example DAGs in a real Airflow, one after the other.
-With ``--update``, the table in the README is written anew from what was counted.
+With ``--update``, the table in the README is written again from the results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LIMIT_SECONDS = 1200
 
 @dataclass
 class Row:
-    """One environment, and what came of it."""
+    """One environment, and its results."""
 
     airflow: str
     python: str
@@ -72,7 +72,7 @@ MATRIX = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
-    parser.add_argument("--update", action="store_true", help="write the table in the README anew")
+    parser.add_argument("--update", action="store_true", help="write the table in the README again")
     parser.add_argument("--jobs", type=int, default=2, help="how many environments at a time (default: %(default)s)")
     parser.add_argument(
         "--only", default="", help="the rows of one Airflow, such as 2.11, or with one kind of dependencies"
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def table(rows: list[Row]) -> str:
-    """Write what came of each row as a table in Markdown."""
+    """Write the results of all rows as a table in Markdown."""
     lines = ["| Airflow | Python | dependencies | tests | in a real Airflow |", "|---|---|---|---|---|"]
     for row in rows:
         versions = (row.installed.get("apache-airflow", row.airflow), row.installed.get("python", row.python))

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the entry points, the provider's metadata, and what importing it costs."""
+"""What is shipped: the wheel, the entry points, the provider's metadata, the rooms, and what importing it costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import zipfile
 from importlib import metadata
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import airflow
 import jsonschema
@@ -71,7 +71,7 @@ def test_every_dotted_path_in_the_metadata_imports() -> None:
     """Each module and class the metadata names is there."""
     paths = set(_dotted_paths(get_provider_info()))
 
-    assert len(paths) == 9
+    assert {"airflow_provider_oxen.hooks.oxen.OxenHook", "airflow_provider_oxen.sensors.oxen"} <= paths
     for path in paths:
         module, _, name = path.rpartition(".")
         if path in MODULES:
@@ -103,7 +103,7 @@ def test_all_names_what_is_there(name: str) -> None:
     own = {
         key
         for key, value in vars(module).items()
-        if not key.startswith("_") and getattr(value, "__module__", None) == name
+        if not key.startswith("_") and getattr(value, "__module__", None) == name and not isinstance(value, TypeVar)
     }
     assert own <= set(module.__all__)
     assert all(hasattr(module, key) for key in module.__all__)
@@ -120,8 +120,70 @@ def test_every_public_thing_has_a_docstring() -> None:
                 assert value.__doc__, f"{name}.{key}"
 
 
+def test_no_file_is_long() -> None:
+    """A file of the package has at most 330 lines: what grows beyond is two rooms."""
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+
+    assert {name: lines for name, lines in lengths.items() if lines > 330} == {}
+
+
+#: Imports that break a contract, by the file that they are added to, and what the contract says about each.
+VIOLATIONS = {
+    ("evaluations.py", "from airflow_provider_oxen import gate"): "evaluations is not allowed to import gate",
+    ("values.py", "from airflow_provider_oxen import protocol"): "values is not allowed to import protocol",
+    (
+        "sensors/oxen.py",
+        "from airflow_provider_oxen.operators import oxen",
+    ): "sensors is not allowed to import operators",
+    ("gate.py", "from airflow_provider_oxen import testing"): "gate is not allowed to import testing",
+    ("wait.py", "import time"): "wait is not allowed to import time",
+    ("messages.py", "import airflow"): "messages is not allowed to import airflow",
+    ("protocol.py", "import requests"): "protocol is not allowed to import requests",
+    ("triggers/oxen.py", "import aiohttp"): "triggers is not allowed to import aiohttp",
+    ("pool.py", "import airflow"): "pool is not allowed to import airflow",
+    ("testing/hub.py", "from airflow_provider_oxen import config"): "testing is not allowed to import config",
+    ("testing/scenario.py", "import airflow"): "testing is not allowed to import airflow",
+    ("another_room.py", ""): "- another_room",
+}
+
+
+def _lint_imports(folder: Path) -> str:
+    """Check the import contracts of a copy of the package; give the report, without line breaks and full names."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--config", ROOT / "pyproject.toml"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return " ".join(done.stdout.replace("airflow_provider_oxen.", "").split())
+
+
+def test_each_import_contract_catches_its_violation(tmp_path: Path) -> None:
+    """The contracts hold for the package, and a line that breaks one is reported, each contract's own."""
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    clean = _lint_imports(tmp_path)
+    for file, line in VIOLATIONS:
+        with (tmp_path / PACKAGE.name / file).open("a") as module:
+            module.write(f"\n{line}\n")
+    unplaced = _lint_imports(tmp_path)
+    (tmp_path / PACKAGE.name / "another_room.py").unlink()
+    broken = _lint_imports(tmp_path)
+
+    assert " 0 broken." in clean, clean
+    assert " 0 kept, " in broken
+    reports = f"{unplaced} {broken}"
+    assert [expected for expected in VIOLATIONS.values() if expected not in reports] == []
+
+
+def test_contracts_name_every_module() -> None:
+    """The contract of the local hub forbids every other module."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (hub,) = (one for one in contracts if one.get("source_modules") == ["airflow_provider_oxen.testing"])
+    rooms = {".".join(name.split(".")[:2]) for name in MODULES} - {"airflow_provider_oxen.testing"}
+
+    assert set(hub["forbidden_modules"]) == {"airflow", *rooms}
+
+
 def _import_after_airflow_sdk() -> tuple[float, list[str]]:
-    """Import the sensor as the DAG processor does; tell the milliseconds of CPU it took, and which modules it added."""
+    """Import the sensor as the DAG processor does; give the milliseconds of CPU it took and the modules it added."""
     # Modules are compiled, as installed ones are.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     program = (
@@ -411,7 +473,7 @@ def test_no_tool_is_configured_twice() -> None:
     assert "coverage" not in tools
 
 
-def test_readme_tells_the_facts_of_the_code() -> None:
+def test_readme_has_the_facts_of_the_code() -> None:
     """The connection's id and host in the README are the code's, it lists the modules, and its code is Python."""
     readme = (ROOT / "README.md").read_text()
     info = get_provider_info()

@@ -1,4 +1,4 @@
-"""The pages for people, and the blocks of code in them."""
+"""The documentation's pages, and the blocks of code in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Every page that people read, wherever they read it.
+#: Every page that people read, in the repository or on the site.
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("example_dags/*.md"), *ROOT.glob("docs/**/*.md")])
 
 

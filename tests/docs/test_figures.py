@@ -1,4 +1,4 @@
-"""The page on cost has its figures from what the benchmarks wrote."""
+"""The figures on the pages are those that the benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def measured() -> Callable[..., dict[str, str]]:
     return runpy.run_path(str(ROOT / "docs/conf.py"))["measured"]
 
 
-def test_figures_are_those_of_the_results(measured: Callable[..., dict[str, str]]) -> None:
-    """A row for each target, with what was measured and whether it holds, and the plots that are there."""
+def test_table_has_a_row_for_each_target(measured: Callable[..., dict[str, str]]) -> None:
+    """A section has a row for each target, with value, limit and verdict, and shows the plots that exist."""
     targets = [
         {"name": "ratio", "value": 1.2345, "limit": 1.5, "holds": True},
         {"name": "bytes | a wait", "value": 12_345.6, "limit": 9, "holds": False},
@@ -34,16 +34,16 @@ def test_figures_are_those_of_the_results(measured: Callable[..., dict[str, str]
     assert "not-drawn-yet" not in text
 
 
-def test_what_was_not_measured_is_said(measured: Callable[..., dict[str, str]]) -> None:
-    """Before the first run, the page says that there are no figures."""
+def test_pages_say_that_nothing_was_measured(measured: Callable[..., dict[str, str]]) -> None:
+    """Before the first run, the pages say that there are no figures."""
     texts = measured({}, {"cost": ()})
 
     assert "Nothing has been measured yet" in texts["about"]
     assert "Not measured yet" in texts["cost"]
 
 
-def test_loads_are_told_row_by_row(measured: Callable[..., dict[str, str]]) -> None:
-    """The page on scaling has a row for each load, with seconds counted from zero and not from the interval."""
+def test_each_load_has_a_row(measured: Callable[..., dict[str, str]]) -> None:
+    """The page on scaling has a row for each load, with gaps counted from zero and not from the interval."""
     load = {
         "waits": 10_000, "interval": 10.0, "polls_a_second": 994.6, "polls_a_second_wanted": 1000.0, "busy": 0.1503,
         "lag_ms": {"p99": 3.4847, "most": 355.31}, "start_lag_ms": {"p99": 3.6, "most": 304.56},
@@ -55,8 +55,8 @@ def test_loads_are_told_row_by_row(measured: Callable[..., dict[str, str]]) -> N
     assert "| 10,000 | 10 s | 995 of 1,000 | 15% | 3.48 ms | 355 ms, 305 ms | 10.5 s | 8.3 s | 8.2 KB |" in text
 
 
-def test_pages_have_been_given_figures() -> None:
-    """The results of a full run are kept, with all sections that the pages show, and their plots."""
+def test_pages_show_the_figures_of_a_full_run() -> None:
+    """The repository has the results of a full run, with every section that the pages show, and its plots."""
     shown = runpy.run_path(str(ROOT / "docs/conf.py"))["myst_substitutions"]
 
     assert [name for name, text in shown.items() if "measured yet" in text] == []

@@ -1,9 +1,8 @@
 """
-Links on the pages lead somewhere.
+Links on the pages are valid.
 
-Sphinx checks those of docs/ for the site, these tests those of every page as they stand in the repository. Other sites
-cannot be reached where the tests run: their hosts are checked against a list, so that a new one is looked at by a
-person.
+Sphinx checks those of docs/ for the site. These tests check those of every page in the repository. Other sites cannot
+be reached where the tests run: their hosts are compared with a list, so that a person looks at each new one.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ README_LIMIT = 150
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks of code and without code in lines."""
+    """Give a page without its code."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"`[^`\n]*`", "code", text)
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub and MyST make of a page's headings."""
+    """Give the anchors that GitHub and MyST make from a page's headings."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -41,8 +40,8 @@ def links(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """Each relative link of a page names a file that is there, and an anchor that is in it."""
+def test_relative_links_exist(page: Path) -> None:
+    """Each relative link of a page names a file that exists, and an anchor that is in it."""
     dead = []
     for link in links(page):
         if "://" in link:
@@ -57,7 +56,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_other_sites_are_to_known_hosts(page: Path) -> None:
-    """A page links over https, and to hosts that somebody has visited."""
+    """A page links over https, and only to hosts that a person has visited."""
     found = re.findall(r"(https?)://(?!127\.0\.0\.1)([\w.\-]+)", prose(page))
 
     assert {scheme for scheme, _ in found} <= {"https"}
@@ -65,12 +64,12 @@ def test_links_to_other_sites_are_to_known_hosts(page: Path) -> None:
 
 
 def test_every_picture_is_shown() -> None:
-    """The pictures that the browser's tests take are there for people: each is on a page."""
+    """Each picture that the browser tests take is on a page."""
     shown = {(page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith(".png")}
 
     assert shown == set((ROOT / "docs/images").glob("*.png"))
 
 
 def test_readme_is_short() -> None:
-    """The README is read to its end."""
+    """The README has at most 150 lines."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LIMIT

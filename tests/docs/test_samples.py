@@ -1,8 +1,8 @@
 """
-What the pages tell people to write works.
+The code on the pages works.
 
-A Python block with a DAG is read by Airflow, one with tests is run by pytest, and any other is run as it stands. A DAG
-is saved under the name of its function, which is what the tests in the pages import it by.
+Airflow loads a Python block with a DAG, pytest runs one with tests, and any other is executed as it stands. A DAG is
+saved under the name of its function, by which the tests on the pages import it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONNECTIONS = [
 
 @pytest.mark.parametrize("name", DAGS)
 def test_dag_loads_without_errors(name: str, tmp_path: Path) -> None:
-    """Airflow reads a DAG of the pages without an error, and finds the tasks that it names."""
+    """Airflow loads a DAG of the pages without an error, and finds the tasks that it names."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:
@@ -53,14 +53,14 @@ def test_dag_loads_without_errors(name: str, tmp_path: Path) -> None:
     assert set(re.findall(r'task_id="(\w+)"', DAGS[name].text)) <= set(bag.dags[name].task_ids)
 
 
-def test_dags_have_names_of_their_own() -> None:
-    """No two pages show different DAGs of one name: their tests would import the wrong one."""
+def test_no_two_dags_have_the_same_name() -> None:
+    """No two DAGs on the pages have the same name: their tests would import the wrong one."""
     assert len(DAGS) == len(NAMED) == sum("@dag" in block.text for block in SAMPLES)
 
 
 @pytest.mark.timeout(300)
 def test_tests_of_the_pages_pass(tmp_path: Path) -> None:
-    """The tests that the pages show pass with pytest, in an Airflow set up as the pages say."""
+    """The tests on the pages pass, in an Airflow that is set up as the pages say."""
     folder = tmp_path / "dags"
     folder.mkdir()
     for name, block in DAGS.items():
@@ -92,8 +92,8 @@ def test_tests_of_the_pages_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", OTHERS, ids=str)
 def test_other_samples_run(block: Block, oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample that is neither a DAG nor a test runs, the evaluations that it names being there."""
-    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_json)  # given back even where it is set anew
+    """A sample that is neither a DAG nor a test runs, if the evaluations that it names exist."""
+    monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_json)  # restored also if the sample sets it
     for evaluation_id in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", block.text):
         oxen_hub.add_evaluation(evaluation_id, seconds=0)
 
@@ -102,7 +102,7 @@ def test_other_samples_run(block: Block, oxen_hub: LocalHub, monkeypatch: pytest
 
 @pytest.mark.parametrize("value", CONNECTIONS)
 def test_connection_can_be_used(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that a page shows is read without an error or a warning, and its key is the one shown."""
+    """A connection on a page is read without an error or a warning, and its key is the one shown."""
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", value.replace("/etc/ssl/certs/our-ca.pem", certifi.where()))
 
     config = OxenHook().get_config()
@@ -112,7 +112,7 @@ def test_connection_can_be_used(value: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_file_of_secrets_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file that the page on connections shows is one that Airflow's backend for files reads as meant."""
+    """Airflow's backend for files reads the file on the page about connections."""
     from airflow.secrets.local_filesystem import load_connections_dict
 
     (block,) = [block for block in blocks("yaml") if block.page.name == "connection.md"]
@@ -126,8 +126,8 @@ def test_file_of_secrets_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert OxenHook().get_config().timeout_seconds == 10
 
 
-def test_settings_of_the_pages_are_json() -> None:
-    """What a page gives to Airflow as JSON is JSON."""
+def test_json_settings_are_json() -> None:
+    """What a page gives to Airflow as JSON is valid JSON."""
     shown = re.findall(r"_KWARGS='(.*?)'", "".join(block.text for block in blocks("bash")))
 
     assert len(shown) >= 3

@@ -10,8 +10,8 @@ from airflow import __version__ as airflow_version
 
 from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
-from tests.public_hub import public_hub
-from tests.system.airflow_2 import Airflow2Standalone
+from tests.support.airflow_2 import Airflow2Standalone
+from tests.support.public_hub import public_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def oxen_public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, str]]:
-    """What passes for the public hub, with the same key, and a connection to it."""
+    """A local hub that clients take for the public one, with the same key, and a connection to it."""
     with public_hub(tmp_path_factory.mktemp("public"), api_key=hub.api_key) as found:
         yield found
 

@@ -63,7 +63,7 @@ def _left_over() -> list[str]:
 
 
 def test_demo_shows_each_gate_and_stays_up_where_asked(start: list[subprocess.Popen[str]]) -> None:
-    """Each gate ends as it should; with KEEP the UI answers to the login that is printed; then all is stopped."""
+    """Each gate ends as it should; with KEEP the UI accepts the login that is printed; then all is stopped."""
     process = _demo(start, "--keep")
     text = ""
     for line in process.stdout:
@@ -72,7 +72,9 @@ def test_demo_shows_each_gate_and_stays_up_where_asked(start: list[subprocess.Po
             break
     address, name, password = re.search(r"stays up at (\S+) \(user (\S+), password (\S+)\)", text).groups()
 
-    assert text.count("│ yes ") == 5, text
+    assert text.count("│ yes ") == 7, text
+    assert text.count("│ once ") == 2, text
+    assert re.search(r"process \d+ of the task label was killed", text), text
     login = requests.post(f"{address}/auth/token", json={"username": name, "password": password}, timeout=10)
     assert login.status_code == 201
     process.send_signal(signal.SIGINT)

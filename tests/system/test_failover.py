@@ -90,8 +90,8 @@ def wait_until(condition: Callable[[], bool], what: str, *, limit_seconds: float
     return time.monotonic() - began
 
 
-def asked_again(hub: LocalHub, evaluation_ids: list[str], *, times: int = 1) -> Callable[[], bool]:
-    """Make a condition: each of these evaluations has been asked for so many times more."""
+def polled_again(hub: LocalHub, evaluation_ids: list[str], *, times: int = 1) -> Callable[[], bool]:
+    """Make a condition: each of these evaluations has been polled so many times more."""
     before = {evaluation_id: hub.requests_for(evaluation_id) for evaluation_id in evaluation_ids}
     return lambda: all(hub.requests_for(name) >= before[name] + times for name in evaluation_ids)
 
@@ -101,7 +101,7 @@ def states(cluster: AirflowStandalone, dag_id: str, run_id: str) -> Counter[str]
 
 
 def begin_one_gate(cluster: AirflowStandalone, hub: LocalHub, run_id: str, **scenario: Any) -> str:
-    """Start a gate and wait until the triggerer has asked for its evaluation."""
+    """Start a gate and wait until the triggerer has polled its evaluation."""
     evaluation_id = hub.add_evaluation(**{"seconds": 3600, **scenario})
     cluster.trigger("one_gate", run_id, {"evaluation_id": evaluation_id})
     wait_until(lambda: hub.requests_for(evaluation_id) >= 3, f"{run_id} is waiting")
@@ -118,10 +118,10 @@ def test_no_gate_is_lost_when_a_triggerer_is_killed(
     wait_until(
         lambda: states(cluster, "fifty_gates", "killed")["deferred"] == 50, "all are deferred", limit_seconds=240
     )
-    wait_until(asked_again(hub, WAITS), "all are polled")
+    wait_until(polled_again(hub, WAITS), "all are polled")
 
     cluster.kill("triggerer-1")
-    took = wait_until(asked_again(hub, WAITS, times=2), "all are polled again")
+    took = wait_until(polled_again(hub, WAITS, times=2), "all are polled again")
     cluster.start("triggerer-1")
     with capsys.disabled():
         print(f"\nall {len(WAITS)} waits polled again {took:.1f} s after one of two triggerers was killed")
@@ -149,15 +149,15 @@ def test_wait_goes_on_when_the_scheduler_restarts(cluster: AirflowStandalone, hu
     evaluation_id = begin_one_gate(cluster, hub, "scheduler")
 
     cluster.kill("scheduler")
-    wait_until(asked_again(hub, [evaluation_id], times=3), "polled without a scheduler")
+    wait_until(polled_again(hub, [evaluation_id], times=3), "polled without a scheduler")
     cluster.start("scheduler")
     hub.add_evaluation(evaluation_id, seconds=0)
 
     assert cluster.wait_for_run("one_gate", "scheduler") == "success"
 
 
-def test_wait_goes_on_when_the_database_goes_away(cluster: AirflowStandalone, hub: LocalHub, postgres: Any) -> None:
-    """A metadata database that is away for 20 s loses no wait."""
+def test_wait_goes_on_when_the_database_is_down(cluster: AirflowStandalone, hub: LocalHub, postgres: Any) -> None:
+    """No wait is lost when the metadata database is down for 20 s."""
     evaluation_id = begin_one_gate(cluster, hub, "database")
 
     postgres.stop()
@@ -165,18 +165,18 @@ def test_wait_goes_on_when_the_database_goes_away(cluster: AirflowStandalone, hu
     wait_until(lambda: _is_running(postgres), "PostgreSQL is up again")
 
     def supervised(condition: Callable[[], bool]) -> Callable[[], bool]:
-        """Start again what has ended, as whatever runs it in production does; Airflow's API may be away meanwhile."""
+        """Start again what has ended, as whatever runs it in production does; Airflow's API may be down meanwhile."""
 
-        def look() -> bool:
+        def check() -> bool:
             for name in ("scheduler", "triggerer-1", "triggerer-2", "dag-processor", "api-server"):
                 cluster.restart_if_ended(name)
             with suppress(requests.RequestException):
                 return condition()
             return False
 
-        return look
+        return check
 
-    wait_until(supervised(asked_again(hub, [evaluation_id], times=2)), "polled after the outage")
+    wait_until(supervised(polled_again(hub, [evaluation_id], times=2)), "polled after the outage")
     hub.add_evaluation(evaluation_id, seconds=0)
     ended = supervised(lambda: cluster.run_state("one_gate", "database") in ("success", "failed"))
     wait_until(ended, "the end of the gate", limit_seconds=200)
@@ -196,9 +196,9 @@ def _is_running(postgres: Any) -> bool:
 def test_poll_loop_stops_when_the_task_is_taken_away(
     cluster: AirflowStandalone, hub: LocalHub, done_to_it: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A deferred gate that is marked failed, or cleared, asks no more within seconds, and leaves no connection."""
+    """A deferred gate that is marked failed, or cleared, stops polling within seconds, and leaves no connection."""
     run_id = done_to_it.replace(" ", "-")
-    # Each attempt waits for an evaluation of its own, so that the old poll loop is told from the new one.
+    # Each attempt waits for an evaluation of its own, so that the old poll loop is seen apart from the new one.
     first, second = f"{run_id}-1", f"{run_id}-2"
     hub.add_evaluation(first, seconds=3600)
     hub.add_evaluation(second, seconds=0)
@@ -217,7 +217,7 @@ def test_poll_loop_stops_when_the_task_is_taken_away(
     wait_until(lambda: hub.connections_open == 0, "no connection is left", limit_seconds=30)
     last = max(request.at for request in hub.requests if request.path.endswith(f"/{first}"))
     with capsys.disabled():
-        print(f"\nlast asked {max(last - taken_away_at, 0):.1f} s after the task was {done_to_it}")
+        print(f"\nlast polled {max(last - taken_away_at, 0):.1f} s after the task was {done_to_it}")
 
 
 def _quiet_for(hub: LocalHub, evaluation_id: str, *, seconds: float) -> bool:

@@ -1,12 +1,13 @@
 """
 Gates in a real Airflow: scheduler, triggerer, DAG processor and API server, against the local hub.
 
-Evaluations take some seconds: on SQLite, which may be locked for five, Airflow 3.3 takes a worker that ends late after
-its deferral for the one that resumed, and fails that.
+Evaluations take some seconds. On SQLite, which may be locked for five, a worker may end late after its deferral.
+Airflow 3.3 takes it for the worker that resumed the task, and fails that task.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def runs(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, dict[str, 
     def found(end: str) -> dict[str, dict[str, Any]]:
         return {task["task_id"]: task for task in real_airflow.task_instances(DAG, end)}
 
-    # The evaluations begin to run once they are waited for, however long these fifteen workers took to start.
+    # The evaluations run once the gates wait for them, however long these fifteen workers take to start.
     deadline = time.monotonic() + 150
     while {found(end)[way]["state"] for end in ends for way in ("deferred", "soft")} != {"deferred"}:
         assert time.monotonic() < deadline, {end: found(end) for end in ends}
@@ -50,7 +51,7 @@ def runs(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, dict[str, 
 
 @pytest.mark.parametrize("way", [*WAYS, "soft"])
 def test_gate_opens_on_completed(runs: dict, real_airflow: AirflowStandalone, way: str) -> None:
-    """A completed evaluation ends the task well, and its XCom is the evaluation, the same in each way."""
+    """On a completed evaluation the task succeeds, and its XCom is the evaluation, the same in each way."""
     returned = real_airflow.xcom(DAG, "completed", way)
 
     assert runs["completed"][way]["state"] == "success"
@@ -60,7 +61,7 @@ def test_gate_opens_on_completed(runs: dict, real_airflow: AirflowStandalone, wa
 
 
 def test_what_comes_after_runs_only_when_the_gate_opened(runs: dict) -> None:
-    """The downstream task runs after an open gate, and not after a shut one."""
+    """The downstream task runs after an open gate, and not after a closed one."""
     assert {end: tasks["go_on"]["state"] for end, tasks in runs.items()} == {
         "completed": "success",
         "errored": "upstream_failed",
@@ -77,8 +78,8 @@ def test_gate_fails_at_once_without_retries(runs: dict, real_airflow: AirflowSta
     assert real_airflow.xcom(DAG, end, way, key="evaluation")["status"] == end
     text = real_airflow.task_log(DAG, end, way)
     assert "AirflowFailException" in text
-    assert f" of ox/customer-intents {'was ' if end == 'cancelled' else ''}{end} after" in text
-    assert "30 of 50 rows done" in text
+    assert re.search(rf"Evaluation {end}.* \(30 of 50 rows after", text)
+    assert f", evaluation all-{end} of ox/customer-intents, hub http://127.0.0.1:" in text
     assert f"CALLBACK {end} 30" in text
 
 
@@ -95,7 +96,7 @@ def test_timeout_fails_with_the_last_status(runs: dict, real_airflow: AirflowSta
 
     assert (task["state"], task["try_number"]) == ("failed", 1)
     assert "AirflowSensorTimeout" in text
-    assert "Last seen queued: 0 of 1,000 rows (0.0 %)." in text
+    assert "the task's deadline, last seen queued, 0 of 1,000 rows (0.0 %), evaluation never-" in text
 
 
 def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> None:
@@ -103,9 +104,9 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     text = real_airflow.task_log(DAG, "completed", "deferred")
 
     assert runs["completed"]["deferred"]["state"] == "success"
-    assert "in the triggerer; this worker is free" in text
+    assert "Waiting in the triggerer, this worker is free: evaluation all-completed" in text
     assert "rows (" in text
-    assert "The gate opens." in text
+    assert "The gate opens. Evaluation completed (50 of 50 rows after" in text
 
 
 @pytest.mark.parametrize(
@@ -118,67 +119,71 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     ],
 )
 def test_example_runs(real_airflow: AirflowStandalone, hub: LocalHub, dag_id: str, conf: dict) -> None:
-    """Each example, run as its table says, ends well after having asked the hub. That of the asset is run below."""
-    asked = len(hub.requests)
+    """Each example, run as its table says, succeeds after requests to the hub. That of the asset is run below."""
+    before = len(hub.requests)
     real_airflow.trigger(dag_id, "example", conf)
 
     assert real_airflow.wait_for_run(dag_id, "example") == "success"
-    assert len(hub.requests) > asked
+    assert len(hub.requests) > before
 
 
 @pytest.fixture(scope="module")
 def produced(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, str]:
-    """A run of the asset's example that is accepted and one that is refused, side by side; how each ended."""
-    hub.add_evaluation("accepted", seconds=8, rows=50)
-    hub.add_evaluation("refused", seconds=8, fields={"credits_used": 25.5})
-    for evaluation_id in ("accepted", "refused"):
+    """A run of the asset's example that meets the conditions and one that does not, side by side; how each ended."""
+    hub.add_evaluation("met", seconds=8, rows=50)
+    hub.add_evaluation("unmet", seconds=8, fields={"credits_used": 25.5})
+    for evaluation_id in ("met", "unmet"):
         real_airflow.trigger("example_oxen_asset", evaluation_id, {"evaluation_id": evaluation_id})
-    return {run_id: real_airflow.wait_for_run("example_oxen_asset", run_id) for run_id in ("accepted", "refused")}
+    return {run_id: real_airflow.wait_for_run("example_oxen_asset", run_id) for run_id in ("met", "unmet")}
 
 
 def _consumer_has_run(airflow: AirflowStandalone) -> str:
     """
-    Wait until the run that the asset's event began has ended well, and give its id.
+    Wait until the run that the asset's event started has succeeded, and give its id.
 
-    Airflow 3.3.2 cannot tell of an event whose run was created and has not started: it answers 500.
+    Airflow 3.3.2 cannot show an event whose run was created and has not started: its response is a 500.
     """
     deadline = time.monotonic() + 60
     while not (runs := airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]):
-        assert time.monotonic() < deadline, "no run began"
+        assert time.monotonic() < deadline, "no run started"
         time.sleep(0.3)
     (run_id,) = (str(run["dag_run_id"]) for run in runs)
     assert airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
     return run_id
 
 
-def test_asset_of_a_gate_starts_the_next_pipeline(produced: dict, real_airflow: AirflowStandalone) -> None:
-    """A gate that opens emits its asset's event, which tells of the evaluation; the DAG scheduled on it reads that."""
-    assert produced["accepted"] == "success"
+def test_asset_of_a_gate_starts_the_next_pipeline(
+    produced: dict, real_airflow: AirflowStandalone, hub: LocalHub
+) -> None:
+    """A gate that opens emits its asset's event with facts about the evaluation; the DAG scheduled on it reads them."""
+    assert produced["met"] == "success"
     run_id = _consumer_has_run(real_airflow)
     (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
-    assert (event["source_run_id"], event["source_task_id"]) == ("accepted", "gate")
+    commit = hub.status_of("met")["closing_commit"]["id"]
+    assert (event["source_run_id"], event["source_task_id"]) == ("met", "gate")
     assert event["uri"] == "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
     assert event["extra"] == {
-        "evaluation_id": "accepted",
-        "commit": "0123456789abcdef",
+        "evaluation_id": "met",
+        "commit": commit,
+        "source_version": "0123456789abcdef",
         "rows": 50,
         "tokens": 1250,
         "credits": 0.05,
     }
-    told = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
-    assert told == ["accepted: 50 rows at 0123456789abcdef, 1250 tokens, 0.05 credits"]
+    published = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
+    assert published == [f"met: 50 rows at {commit}, 1250 tokens, 0.05 credits"]
 
 
-def test_gate_that_is_not_accepted_produces_no_asset(produced: dict, real_airflow: AirflowStandalone) -> None:
-    """An evaluation that ``accept`` refuses fails the task for good, saying why, and the asset has no event of it."""
-    assert produced["refused"] == "failed"
-    text = real_airflow.task_log("example_oxen_asset", "refused", "gate")
-    assert "accept closes the gate: 25.5 credits were spent, but at most 25 are accepted." in text
+def test_gate_whose_condition_is_not_met_produces_no_asset(produced: dict, real_airflow: AirflowStandalone) -> None:
+    """A condition that is not met fails the task for good, with the reason, and the asset has no event of it."""
+    assert produced["unmet"] == "failed"
+    text = real_airflow.task_log("example_oxen_asset", "unmet", "gate")
+    assert "Condition not met: 25.5 credits were spent, but at most 25 are allowed; evaluation completed (" in text
     assert _consumer_has_run(real_airflow)
     (event,) = real_airflow.get("/assets/events", source_dag_id="example_oxen_asset")["asset_events"]
-    assert event["source_run_id"] == "accepted"
-    assert real_airflow.xcom("example_oxen_asset", "refused", "gate") is None
-    assert real_airflow.xcom("example_oxen_asset", "refused", "gate", "evaluation")["credits_used"] == 25.5
+    assert event["source_run_id"] == "met"
+    assert real_airflow.xcom("example_oxen_asset", "unmet", "gate") is None
+    assert real_airflow.xcom("example_oxen_asset", "unmet", "gate", "evaluation")["credits_used"] == 25.5
 
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
@@ -196,6 +201,48 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
     assert strict == [("success", 1), ("failed", 1), ("failed", 1), ("failed", 1)]
     assert soft == [("success", 1), ("skipped", 1), ("skipped", 1), ("skipped", 1)]
     assert "argument 'evaluation_id'" in real_airflow.task_log("mapped_gates", "mixed", "strict", map_index=2)
+
+
+def test_variable_that_changes_during_the_wait_changes_nothing(
+    real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]
+) -> None:
+    """A gate ends with the evaluation it waited for, whatever its templates render to when its task is taken up."""
+    hub, dag_id = oxen_public[0], "moved_template"
+    gates = {"open": "first-open", "failed": "first-failed"}
+    for evaluation_id in gates.values():
+        hub.add_evaluation(evaluation_id, seconds=3600)
+    for key, value in (("waited_for", "first"), ("waited_for_repo", "customer-intents")):
+        real_airflow.post("/variables", {"key": key, "value": value})
+    real_airflow.trigger(dag_id, "moved")
+    deadline = time.monotonic() + 120
+    while not all(
+        task["state"] == "deferred" and hub.requests_for(gates[task["task_id"]]) > 1
+        for task in real_airflow.task_instances(dag_id, "moved")
+    ):
+        assert time.monotonic() < deadline, real_airflow.task_instances(dag_id, "moved")
+        time.sleep(0.3)
+
+    for key, value in (("waited_for", "second"), ("waited_for_repo", "another-repo")):
+        real_airflow.patch(f"/variables/{key}", {"key": key, "value": value})
+    hub.add_evaluation("first-open", seconds=5)
+    hub.add_evaluation("first-failed", seconds=5, end="errored")
+    real_airflow.wait_for_run(dag_id, "moved")
+
+    states = {task["task_id"]: task["state"] for task in real_airflow.task_instances(dag_id, "moved")}
+    assert states == {"open": "success", "failed": "failed"}
+    for task_id, evaluation_id in gates.items():
+        page = f"https://www.oxen.ai/ox/customer-intents/evaluations/{evaluation_id}"
+        begin = "The gate opens. Evaluation completed" if task_id == "open" else "Evaluation errored: "
+        end = f"evaluation {evaluation_id} of ox/customer-intents, see {page}"
+        log = real_airflow.task_log(dag_id, "moved", task_id)
+        assert re.search(rf"{begin}.*{re.escape(end)}", log)
+        assert "second" not in log.replace("seconds", "")
+        assert real_airflow.xcom(dag_id, "moved", task_id, "evaluation")["id"] == evaluation_id
+        links = real_airflow.get(f"/dags/{dag_id}/dagRuns/moved/taskInstances/{task_id}/links")["extra_links"]
+        assert links["Evaluation on Oxen"] == page
+        assert all("/ox/customer-intents/" in address for address in links.values())
+    (event,) = real_airflow.get("/assets/events", source_dag_id=dag_id)["asset_events"]
+    assert event["extra"]["evaluation_id"] == "first-open"
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +268,8 @@ def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -
                 seconds=8 if state in ("success", "failed") else 3600,
                 fields={
                     "resource": {"path": f"data/{name}.parquet", "version": f"commit-{name}"},
+                    "commit_id": f"commit-{name}",
+                    "closing_commit": None,
                     "target_branch": "intents",
                     "target_path": f"results/{name}.parquet",
                 },
@@ -257,13 +306,14 @@ def linked(real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]) -
         "mapped-1",
     ],
 )
-def test_links_open_source_and_results(linked: dict, name: str) -> None:
-    """A gate links to its source data at its version and its results at their branch, in whatever state it is."""
-    start = "https://www.oxen.ai/ox/customer-intents/file"
+def test_links_open_evaluation_source_and_results(linked: dict, name: str) -> None:
+    """A gate links to its evaluation, its source data and its results, in whatever state it is."""
+    start = "https://www.oxen.ai/ox/customer-intents"
 
     assert linked[name] == {
-        "Source data on Oxen": f"{start}/commit-{name}/data/{name}.parquet",
-        "Results on Oxen": f"{start}/intents/results/{name}.parquet",
+        "Evaluation on Oxen": f"{start}/evaluations/{name}",
+        "Source data on Oxen": f"{start}/file/commit-{name}/data/{name}.parquet",
+        "Results on Oxen": f"{start}/file/intents/results/{name}.parquet",
     }
 
 
@@ -275,7 +325,7 @@ def test_no_link_is_made_up(linked: dict, name: str) -> None:
 
 @pytest.mark.skipif(airflow_version.startswith("2."), reason="Airflow 2 begins and ends every task on a worker")
 def test_gates_without_a_worker_have_links(linked: dict, real_airflow: AirflowStandalone) -> None:
-    """No worker started for the links' sake."""
+    """No worker started to store the links."""
     assert linked
     folder = real_airflow.home / "logs" / "dag_id=gate_links" / "run_id=links"
 
@@ -295,10 +345,10 @@ def test_connection_form(real_airflow: AirflowStandalone) -> None:
 
 
 def test_test_button(real_airflow: AirflowStandalone, hub: LocalHub) -> None:
-    """Airflow's Test of a connection says who it is; a port 0, which its pages send for none, is none."""
+    """Airflow's Test of a connection shows whose API key it is; port 0, which its pages send for no port, is none."""
     body = {"connection_id": "tried", "conn_type": "oxen", "host": hub.url, "port": 0, "password": hub.api_key}
-    answer = real_airflow.post("/connections/test", body)
-    assert answer == {"status": True, "message": f"Connected to {hub.url} as Ox <ox@example.com>"}
+    response = real_airflow.post("/connections/test", body)
+    assert response == {"status": True, "message": f"Connected to {hub.url} as Ox <ox@example.com>"}
 
 
 def test_key_is_nowhere_to_be_found(runs: dict, real_airflow: AirflowStandalone, hub: LocalHub) -> None:

@@ -1,4 +1,4 @@
-"""Gates in an Airflow with listeners: a plugin's own, and OpenLineage's, which is told of the data."""
+"""Gates in an Airflow with listeners: a plugin's own, and OpenLineage's, which gets the data."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Listening:
     events: Path
 
     def last_event(self, dag_id: str, evaluation_id: str) -> dict[str, Any]:
-        """Give OpenLineage's last word on the gate of a run: it is written a moment after the task has ended."""
+        """Give OpenLineage's last event of the gate of a run: it is written a moment after the task has ended."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             lines = self.events.read_text().splitlines() if self.events.exists() else []
@@ -79,7 +79,7 @@ class Listening:
                 if event["run"]["facets"]["airflow"]["dagRun"]["run_id"] == evaluation_id:
                     return dict(event)
             time.sleep(0.3)
-        raise AssertionError(f"OpenLineage said nothing about {evaluation_id}")
+        raise AssertionError(f"OpenLineage wrote nothing about {evaluation_id}")
 
 
 def test_listener_hears_the_end_of_a_gate(listening: Listening) -> None:
@@ -96,7 +96,7 @@ def test_listener_hears_the_end_of_a_gate(listening: Listening) -> None:
 
 
 @pytest.mark.parametrize(("dag_id", "evaluation_id"), RUNS[1:3])
-def test_openlineage_is_told_of_a_completed_evaluation(
+def test_openlineage_event_of_a_completed_evaluation(
     listening: Listening, hub: LocalHub, dag_id: str, evaluation_id: str
 ) -> None:
     """The event of a gate that opened has source and results at their versions, model, rows, tokens and credits."""
@@ -108,17 +108,18 @@ def test_openlineage_is_told_of_a_completed_evaluation(
     assert (source["namespace"], source["name"]) == (namespace, "ox/customer-intents/data/customers.parquet")
     assert source["facets"]["version"]["datasetVersion"] == "0123456789abcdef"
     assert (results["namespace"], results["name"]) == (namespace, "ox/customer-intents/data/intents.parquet")
-    assert results["facets"]["version"]["datasetVersion"] == "main"
+    commit = hub.status_of(evaluation_id)["closing_commit"]["id"]
+    assert results["facets"]["version"]["datasetVersion"] == commit
     assert results["outputFacets"]["outputStatistics"]["rowCount"] == 1000
-    told = event["run"]["facets"]["oxen_evaluation"]
-    assert told["evaluation_id"] == evaluation_id
-    assert told["model"] == {"id": "local-model", "name": "Local model"}
-    assert told["progress"] == {"processed": 1000, "total": 1000}
-    assert (told["tokens_used"], told["prompt_tokens_used"], told["credits_used"]) == (25_000, 20_000, 1.0)
+    facet = event["run"]["facets"]["oxen_evaluation"]
+    assert facet["evaluation_id"] == evaluation_id
+    assert facet["model"] == {"id": "local-model", "name": "Local model"}
+    assert facet["progress"] == {"processed": 1000, "total": 1000}
+    assert (facet["tokens_used"], facet["prompt_tokens_used"], facet["credits_used"]) == (25_000, 20_000, 1.0)
 
 
-def test_openlineage_is_told_of_a_failure(listening: Listening) -> None:
-    """The event of a gate that failed has the hub's reason, and the data that it was about."""
+def test_openlineage_event_of_a_failure(listening: Listening) -> None:
+    """The event of a gate that failed has the hub's error message, and the data that it was about."""
     evaluation_id = "errored-8s-gate"
 
     assert listening.airflow.wait_for_run("example_oxen_gate", evaluation_id) == "failed"
@@ -127,6 +128,6 @@ def test_openlineage_is_told_of_a_failure(listening: Listening) -> None:
     facets = event["run"]["facets"]
     assert facets["oxen_evaluation"]["error_message"] == "the model returned no answer for row 601"
     assert facets["oxen_evaluation"]["progress"] == {"processed": 600, "total": 1000}
-    assert "errored after" in facets["errorMessage"]["message"]
+    assert facets["errorMessage"]["message"].startswith("Evaluation errored: the model returned no answer for row 601")
     assert event["inputs"][0]["facets"]["version"]["datasetVersion"] == "0123456789abcdef"
     assert event["outputs"][0].get("outputFacets", {}) == {}

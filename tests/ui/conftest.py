@@ -1,4 +1,4 @@
-"""A real Airflow, a local hub, and a real browser that looks at them. Run by ``make test-ui`` alone."""
+"""A real Airflow, a local hub, and a real browser. Run by ``make test-ui`` alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from playwright.sync_api import expect, sync_playwright
 
 from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
-from tests.public_hub import public_hub
+from tests.support.public_hub import public_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, BrowserContext, Page, Route
 
-#: A browser that shows the same each time, and asks nobody but the pages under test.
+#: A browser that shows the same each time, and sends no request but to the pages under test.
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -43,7 +43,7 @@ expect.set_options(timeout=_LIMIT)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", type=Path, help="folder to write the screenshots to, instead of one to forget")
+    parser.addoption("--screenshots", type=Path, help="folder to write the screenshots to, instead of a temporary one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,14 +62,14 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, str]]:
-    """What passes for the public hub, with the same key, and a connection to it."""
+    """A local hub that clients take for the public one, with the same key, and a connection to it."""
     with public_hub(tmp_path_factory.mktemp("public"), api_key=hub.api_key) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def airflow(public: tuple[LocalHub, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStandalone]:
-    """An Airflow whose connection ``oxen_default`` leads to what passes for the public hub."""
+    """An Airflow whose connection ``oxen_default`` leads to that hub."""
     env = {"AIRFLOW_CONN_OXEN_DEFAULT": public[1], "AIRFLOW__API__DEFAULT_WRAP": "True"}
     dags = Path(__file__).parent / "dags"
     with AirflowStandalone(tmp_path_factory.mktemp("airflow"), dags=dags, env=env) as airflow:

@@ -30,7 +30,7 @@ def _no_connections(airflow: AirflowStandalone) -> Iterator[None]:
 
 
 def open_form(page: Page) -> Locator:
-    """Begin a new connection of the type Oxen."""
+    """Open the form of a new connection of the type Oxen."""
     page.goto("/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
@@ -55,12 +55,12 @@ def save(page: Page, form: Locator) -> None:
     form.get_by_role("button", name="Save").click()
     expect(form).to_be_hidden()
     expect(page.get_by_role("row").filter(has_text=CONN_ID)).to_be_visible()
-    page.reload()  # without the note that it was saved
+    page.reload()  # without the message that it was saved
     expect(page.get_by_role("row").filter(has_text=CONN_ID)).to_be_visible()
 
 
 def stored(airflow: AirflowStandalone) -> dict[str, Any]:
-    """What Airflow has stored, key included, as its command line tells those who run it."""
+    """What Airflow has stored, key included, as its command line shows it."""
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "connections", "get", CONN_ID, "--output", "json"],
         env=airflow.env, capture_output=True, text=True, check=True,
@@ -96,7 +96,7 @@ def test_form_has_the_extra_fields(page: Page, shoot: Callable[[str], None]) -> 
     form = open_form(page)
     open_section(form, "Extra Fields", extra_field(form, "timeout"))
 
-    for label in ("Request timeout", "Verify TLS", "Proxy", "Most connections"):
+    for label in ("Request timeout", "Verify TLS", "Proxy", "Max connections"):
         expect(form.get_by_text(label, exact=True)).to_be_visible()
     for text in ("Default 30.", "Default true.", "Default none.", "Default 20."):
         expect(form.get_by_text(text)).to_be_visible()
@@ -136,8 +136,8 @@ def test_connection_is_saved_and_edited_without_showing_the_key(
     assert [text for text in seen_by_browser if hub.api_key in text] == []
 
 
-def test_test_button_says_who_it_is(page: Page, hub: LocalHub, shoot: Callable[[str], None]) -> None:
-    """Test says whom the key belongs to."""
+def test_test_button_shows_whose_key_it_is(page: Page, hub: LocalHub, shoot: Callable[[str], None]) -> None:
+    """Test shows whose API key it is."""
     form = open_form(page)
     form.get_by_label("Host").fill("127.0.0.1")
     form.get_by_label("API key").fill(hub.api_key)

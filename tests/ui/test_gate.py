@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,15 +24,17 @@ FAILING = "7b52009b-64fd-40a2-8f1a-2c1d3e4f5a6b"
 ERROR = "the model returned no answer for row 7,201"
 FILES = {
     "resource": {"path": "data/customers.parquet", "version": "5e8c1f0a"},
+    "commit_id": "5e8c1f0a",
     "target_branch": "intents",
     "target_path": "data/intents.parquet",
 }
+PAGES = "https://www.oxen.ai/ox/customer-intents/evaluations"
 SOURCE = "https://www.oxen.ai/ox/customer-intents/file/5e8c1f0a/data/customers.parquet"
 RESULTS = "https://www.oxen.ai/ox/customer-intents/file/intents/data/intents.parquet"
 
 
 def _progress(number: int, processed: int, count: int | None = 1) -> Fault:
-    """What the n-th request is told, so that each run of these tests shows the same."""
+    """The progress in the response to the n-th request, so that each run of these tests shows the same."""
     status = "running" if processed else "queued"
     return Fault(
         Alter(evaluation={"status": status, "progress": {"processed": processed, "total": 12_000}}), number, count
@@ -40,7 +43,7 @@ def _progress(number: int, processed: int, count: int | None = 1) -> Fault:
 
 @pytest.fixture(scope="module")
 def runs(airflow: AirflowStandalone, public: tuple[LocalHub, str]) -> dict[str, str]:
-    """Start a run whose gate waits and goes on waiting, and one whose gate fails."""
+    """Start a run whose gate keeps waiting, and one whose gate fails."""
     done = [0, 0, 1_310, 2_950, 4_480, 5_960]
     faults = (*(_progress(n, rows) for n, rows in enumerate(done, 1)), _progress(len(done) + 1, 7_420, None))
     public[0].add_evaluation(WAITING, seconds=3600, rows=12_000, faults=faults, fields=FILES)
@@ -54,32 +57,36 @@ def runs(airflow: AirflowStandalone, public: tuple[LocalHub, str]) -> dict[str, 
 def test_log_shows_progress_while_the_gate_is_deferred(
     page: Page, runs: dict[str, str], shoot: Callable[[str], None]
 ) -> None:
-    """A deferred gate's page shows, without being loaded anew, how far the evaluation is."""
+    """A deferred gate's page shows, without a reload, how far the evaluation is."""
     page.goto(runs["waiting"])
 
-    start = f"Evaluation {WAITING} of ox/customer-intents is"
-    expect(page.get_by_text(f"{start} running: 7,420 of 12,000 rows (61.8 %)")).to_be_visible(timeout=90_000)
-    expect(page.get_by_text(f"{start} running: 4,480 of 12,000 rows (37.3 %)")).to_be_visible()
-    expect(page.get_by_text("in the triggerer; this worker is free")).to_be_visible()
+    end = rf".*: evaluation {WAITING} of ox/customer-intents is running"
+    last = page.get_by_text(re.compile(rf"7,420 of 12,000 rows \(61\.8 %\){end}"))
+    expect(last).to_be_visible(timeout=90_000)
+    expect(page.get_by_text(re.compile(rf"4,480 of 12,000 rows \(37\.3 %\){end}"))).to_be_visible()
+    expect(page.get_by_text("Waiting in the triggerer, this worker is free")).to_be_visible()
     expect(page.get_by_text("Deferred").first).to_be_visible()
     shoot("gate-deferred")
 
 
 @pytest.mark.parametrize("run", ["waiting", "failing"])
-def test_links_open_the_dataset_and_the_results_on_oxen(
+def test_links_open_evaluation_source_and_results_on_oxen(
     page: Page, runs: dict[str, str], shoot: Callable[[str], None], run: str
 ) -> None:
-    """The gate's page links to the dataset at its version and to the results at their branch, waiting or failed."""
+    """The gate's page links to the evaluation, the source at its version and the results, waiting or failed."""
     page.goto(runs[run])
     page.get_by_role("link", name="Details", exact=True).click()
 
+    evaluation_page = f"{PAGES}/{WAITING if run == 'waiting' else FAILING}"
+    evaluation = page.get_by_role("link", name="Evaluation on Oxen")
     source = page.get_by_role("link", name="Source data on Oxen")
     results = page.get_by_role("link", name="Results on Oxen")
+    expect(evaluation).to_have_attribute("href", evaluation_page)
     expect(source).to_have_attribute("href", SOURCE)
     expect(results).to_have_attribute("href", RESULTS)
     shoot(f"gate-links-{run}")
     page.context.route("https://www.oxen.ai/**", lambda route: route.fulfill(body="a page of Oxen's"))
-    for link, address in ((source, SOURCE), (results, RESULTS)):
+    for link, address in ((evaluation, evaluation_page), (source, SOURCE), (results, RESULTS)):
         with page.expect_popup() as opened:
             link.click()
         expect(opened.value).to_have_url(address)
@@ -88,21 +95,23 @@ def test_links_open_the_dataset_and_the_results_on_oxen(
 
 
 def test_page_of_a_failed_gate_says_why(page: Page, runs: dict[str, str], shoot: Callable[[str], None]) -> None:
-    """A failed gate's log says what became of the evaluation, what the hub told of it and where it is."""
+    """A failed gate's log shows how the evaluation ended, the hub's error message and the evaluation's address."""
     page.set_viewport_size({"width": 1280, "height": 1080})  # or the log's own buttons cover some of it
     page.goto(runs["failing"])
 
-    error = page.get_by_text(f"AirflowFailException: Evaluation {FAILING} of ox/customer-intents errored after")
+    error = page.get_by_text(f"AirflowFailException: Evaluation errored: {ERROR} (7,200 of 12,000 rows after")
     expect(error).to_be_visible()
-    expect(page.get_by_text(ERROR).first).to_be_visible()
+    expect(page.get_by_text(f"{PAGES}/{FAILING}").first).to_be_visible()
     expect(page.get_by_text("Failed").first).to_be_visible()
     error.click()  # closes the traceback, which is Airflow's own and holds paths of this machine
     expect(page.get_by_text("in execute_complete")).to_be_hidden()
     shoot("gate-failed")
 
 
-def test_graph_shows_what_waits_behind_the_gate(page: Page, runs: dict[str, str], shoot: Callable[[str], None]) -> None:
-    """The graph of a run shows the gate that waits and the task behind it."""
+def test_graph_shows_what_is_downstream_of_the_gate(
+    page: Page, runs: dict[str, str], shoot: Callable[[str], None]
+) -> None:
+    """The graph of a run shows the gate that waits and the task downstream of it."""
     page.goto(runs["waiting"].removesuffix("/tasks/gate"))
     page.get_by_role("button", name="Show Graph").click()
 

@@ -43,7 +43,7 @@ def gate_in_each_way() -> None:
             evaluation_id="{{ ti.xcom_pull(task_ids='find_evaluation')['id'] }}",
             deferrable=False,
             mode="reschedule",
-            # Airflow 3.3 takes a worker for killed whose end is heard of only after its task was scheduled anew.
+            # Airflow 3.3 takes a worker for killed if it learns of its end only after its task was scheduled again.
             **common | {"poke_interval": 6},
         ),
         OxenEvaluationSensor(task_id="soft", evaluation_id="{{ params.evaluation_id }}", soft_fail=True, **common),

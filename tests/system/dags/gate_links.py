@@ -1,4 +1,4 @@
-"""Gates of each kind, against what they take for the public hub."""
+"""Gates of each kind, on a local hub that they take for the public one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gate_links() -> None:
     )
     OxenEvaluationSensor(task_id="open_without_worker", evaluation_id="open_without_worker", **common, **without_worker)
     OxenEvaluationSensor.partial(task_id="mapped", **common).expand(evaluation_id=["mapped-0", "mapped-1"])
-    OxenEvaluationSensor(task_id="unseen", evaluation_id="nobody-knows", **common)
+    OxenEvaluationSensor(task_id="unseen", evaluation_id="unknown-id", **common)
     OxenEvaluationSensor(task_id="elsewhere", evaluation_id="completed-0s", **common | {"oxen_conn_id": "oxen_default"})
 
 

@@ -1,4 +1,4 @@
-"""One DAG for each way in which a gate is told its evaluation, and for each reason to need a worker all the same."""
+"""One DAG for each way in which a gate gets its evaluation id, and for each reason to need a worker all the same."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def find() -> str:
 
 @task(multiple_outputs=True)
 def find_among() -> dict[str, str]:
-    return {"id": conf(), "other": "of no interest"}
+    return {"id": conf(), "other": "not used"}
 
 
 @task
@@ -55,8 +55,8 @@ def use(evaluation: Any) -> str:
     return evaluation["id"]
 
 
-def tell(context: Any) -> None:
-    context["ti"].xcom_push(key="told", value="on_success_callback was called")
+def note_call(context: Any) -> None:
+    context["ti"].xcom_push(key="called", value="the callback was called")
 
 
 with DAG("conf", schedule=None):
@@ -85,7 +85,7 @@ with DAG("soft_fail", schedule=None):
     gate("{{ dag_run.conf.id }}", soft_fail=True)
 
 with DAG("failing", schedule=None):
-    gate("{{ dag_run.conf.id }}", on_failure_callback=tell)
+    gate("{{ dag_run.conf.id }}", on_failure_callback=note_call)
 
 with DAG("deadline", schedule=None):
     gate("{{ dag_run.conf.id }}", timeout=4)
@@ -106,7 +106,7 @@ with DAG("ends_on_worker_for_outlets", schedule=None):
     )
 
 with DAG("ends_on_worker_for_callback", schedule=None):
-    gate("{{ dag_run.conf.id }}", on_success_callback=tell)
+    gate("{{ dag_run.conf.id }}", on_success_callback=note_call)
 
 with DAG("ends_on_worker_for_expansion", schedule=None):
     same.override(task_id="use").expand(evaluation_id=gate("{{ dag_run.conf.id }}").output)

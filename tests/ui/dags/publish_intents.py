@@ -1,4 +1,4 @@
-"""The gate that the browser looks at: it looks often, and at what passes for the public hub."""
+"""The gate that the browser shows. It polls often."""
 
 from __future__ import annotations
 

@@ -1,0 +1,28 @@
+"""Gates whose templates render to something else when their tasks are taken up: a Variable was changed meanwhile."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import Asset, dag
+
+from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
+
+RESULTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/moved.parquet")
+
+
+@dag(schedule=None)
+def moved_template() -> None:
+    """One evaluation that completes and one that errors."""
+    common = {
+        "oxen_conn_id": "oxen_public",
+        "namespace": "ox",
+        "repo_name": "{{ var.value.waited_for_repo }}",
+        "poke_interval": 0.5,
+        "max_wait": 1,
+        "retries": 0,
+        "outlets": [RESULTS],
+    }
+    OxenEvaluationSensor(task_id="open", evaluation_id="{{ var.value.waited_for }}-open", **common)
+    OxenEvaluationSensor(task_id="failed", evaluation_id="{{ var.value.waited_for }}-failed", **common)
+
+
+moved_template()
