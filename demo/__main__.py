@@ -1,8 +1,14 @@
-"""``make demo``: the example gates in a real Airflow, for evaluations that end in each possible way."""
+"""
+``make demo``: run the example DAGs in a real Airflow, with an evaluation for each way to end.
+
+Two of its evaluations are started by the operator. The worker's process of one of these tasks is killed on the way, and
+the hub counts how many evaluations were started all the same.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -27,27 +33,37 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HOME = _ROOT / ".demo"
-#: How long the gates may take once Airflow is up, in seconds.
+#: How long all gates may take after Airflow has started, in seconds.
 _RUN_LIMIT_SECONDS = 150.0
 _COLOURS = {"success": "green", "failed": "red", "upstream_failed": "yellow", "deferred": "magenta", "running": "cyan"}
 
 
 @dataclass
 class Gate:
-    """One gate of the demonstration: a run of an example DAG, and how it should end."""
+    """
+    One gate of the demonstration: a run of a DAG, and the states that its tasks should end in.
+
+    :param task_id: the task that waits.
+    :param starts: whether this task starts its evaluation.
+    :param kill: whether its process is killed while the evaluation runs.
+    """
 
     dag_id: str
     downstream: str
     ends: list[str]
     expected: tuple[str, str]
+    task_id: str = "gate"
+    starts: bool = False
+    kill: bool = False
     run_id: str = ""
+    killed_pid: int | None = None
     evaluation_ids: list[str] = field(default_factory=list)
     states: dict[str, list[str]] = field(default_factory=dict)
     run_state: str = "queued"
 
     @property
     def name(self) -> str:
-        return self.dag_id.removeprefix("example_oxen_")
+        return self.dag_id.removeprefix("example_oxen_").removeprefix("demo_")
 
     @property
     def ended(self) -> bool:
@@ -55,10 +71,19 @@ class Gate:
 
     @property
     def outcome(self) -> tuple[str, str]:
-        return self.shown("gate"), self.shown(self.downstream)
+        return self.shown(self.task_id), self.shown(self.downstream)
+
+    @property
+    def problem(self) -> str | None:
+        """What is not as expected; None if all is."""
+        if self.outcome != self.expected:
+            return f"expected {' and '.join(self.expected)}"
+        if self.starts and len(self.evaluation_ids) != 1:
+            return f"{len(self.evaluation_ids)} were started"
+        return "no process was killed" if self.kill and self.killed_pid is None else None
 
     def shown(self, task_id: str) -> str:
-        """The state of a task; of a mapped one, the states of its instances."""
+        """Describe the state of a task; for a mapped task, how many of its instances are in which state."""
         counts = Counter(self.states.get(task_id, []))
         if len(counts) == 1 and counts.total() == 1:
             return next(iter(counts))
@@ -72,12 +97,14 @@ def _gates() -> list[Gate]:
         Gate("example_oxen_gate", "publish", ["cancelled"], ("failed", "upstream_failed")),
         Gate("example_oxen_gate_from_task", "publish", ["completed"], ("success", "success")),
         Gate("example_oxen_mapped_gate", "compare", ["completed"] * 3, ("3 success", "success")),
+        Gate("example_oxen_start", "publish", ["completed"], ("success", "success"), "label", starts=True),
+        Gate("demo_killed_worker", "publish", ["completed"], ("success", "success"), "label", starts=True, kill=True),
     ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave Airflow up afterwards, until Ctrl-C")
+    parser.add_argument("--keep", action="store_true", help="keep Airflow running afterwards, until Ctrl-C")
     keep = parser.parse_args().keep
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -90,13 +117,11 @@ def main() -> int:
     began = time.monotonic()
     try:
         with LocalHub() as hub:
-            airflow = AirflowStandalone(
-                _HOME, dags=_ROOT / "example_dags", env={"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri}
-            )
+            airflow = AirflowStandalone(_HOME, dags=_link_dags(), env={"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri})
             with ExitStack() as stack:
                 with console.status("Starting Airflow: scheduler, DAG processor, triggerer and API server ..."):
                     stack.enter_context(airflow)
-                console.print(f"Airflow is up at {airflow.url}, a local Oxen hub at {hub.url}.", soft_wrap=True)
+                console.print(f"Airflow runs at {airflow.url}, a local Oxen hub at {hub.url}.", soft_wrap=True)
                 gates = _run(console, airflow, hub)
                 _report(console, gates)
                 if keep:
@@ -110,33 +135,70 @@ def main() -> int:
                         while True:
                             signal.pause()
     except KeyboardInterrupt:
-        console.print("Interrupted; everything that was started has been stopped.")
+        console.print("Interrupted. All processes have been stopped.")
         return 130
-    good = all(gate.outcome == gate.expected for gate in gates)
+    good = all(gate.problem is None for gate in gates)
     console.print(f"Took {time.monotonic() - began:.0f} s. Airflow's logs are in {_HOME.relative_to(_ROOT)}/logs.")
     return 0 if good else 1
 
 
+def _link_dags() -> Path:
+    """Make a DAGs folder with the examples and the demonstration's own DAG."""
+    dags = _HOME / "dags"
+    dags.mkdir(parents=True)
+    for name in ("example_dags", "demo/dags"):
+        (dags / name.partition("/")[0]).symlink_to(_ROOT / name, target_is_directory=True)
+    return dags
+
+
 def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Gate]:
-    """Start a run for each gate and show how they come along, until all have ended."""
+    """Start a run for each gate, and show their progress until all have ended."""
     gates = _gates()
     airflow.wait_for_dags({gate.dag_id for gate in gates})
     for number, gate in enumerate(gates):
-        gate.evaluation_ids = [hub.add_evaluation(end=end, seconds=12 + 3 * i) for i, end in enumerate(gate.ends)]  # type: ignore[arg-type]
         gate.run_id = f"demo-{number + 1}"
-        ids: Any = gate.evaluation_ids
-        mapped = len(ids) > 1
-        conf = {"evaluation_ids": ids} if mapped else {"evaluation_id": ids[0]}
-        airflow.trigger(gate.dag_id, gate.run_id, conf)
+        airflow.trigger(gate.dag_id, gate.run_id, _conf(gate, hub))
     deadline = time.monotonic() + _RUN_LIMIT_SECONDS
     with Live(_progress(gates, hub), console=console, refresh_per_second=4, transient=True) as live:
         while not all(gate.ended for gate in gates) and time.monotonic() < deadline:
             for gate in gates:
                 if not gate.ended:
                     _refresh(airflow, gate)
+                if gate.starts:
+                    gate.evaluation_ids = _started_by(gate, hub)
+                if gate.kill and gate.killed_pid is None:
+                    _kill(airflow, hub, gate)
             live.update(_progress(gates, hub))
             time.sleep(0.5)
     return gates
+
+
+def _conf(gate: Gate, hub: LocalHub) -> dict[str, Any]:
+    """Choose the parameters of a run. An evaluation that the run waits for is added to the hub."""
+    if gate.starts:  # what an evaluation does that is started here is said by its model
+        return {"model": f"{gate.ends[0]}-18s"}
+    ids = gate.evaluation_ids = [
+        hub.add_evaluation(end=end, seconds=12 + 3 * i)  # type: ignore[arg-type]
+        for i, end in enumerate(gate.ends)
+    ]
+    return {"evaluation_ids": ids} if len(ids) > 1 else {"evaluation_id": ids[0]}
+
+
+def _started_by(gate: Gate, hub: LocalHub) -> list[str]:
+    """Find what the hub started for a run. The name of an evaluation says which task and run it belongs to."""
+    begin = f"{gate.dag_id}.{gate.task_id} {gate.run_id} "
+    return [started.id for started in list(hub.started) if started.body["name"].startswith(begin)]
+
+
+def _kill(airflow: AirflowStandalone, hub: LocalHub, gate: Gate) -> None:
+    """Kill the process of a task on its worker. Its first poll of the evaluation shows that it has stored the id."""
+    if not any(hub.requests_for(evaluation_id) for evaluation_id in gate.evaluation_ids):
+        return
+    for instance in airflow.task_instances(gate.dag_id, gate.run_id):
+        if instance["task_id"] == gate.task_id and instance["state"] == "running" and instance["pid"]:
+            with suppress(ProcessLookupError):
+                os.kill(instance["pid"], signal.SIGKILL)
+                gate.killed_pid = instance["pid"]
 
 
 def _refresh(airflow: AirflowStandalone, gate: Gate) -> None:
@@ -144,7 +206,7 @@ def _refresh(airflow: AirflowStandalone, gate: Gate) -> None:
     gate.states = {}
     for instance in airflow.task_instances(gate.dag_id, gate.run_id):
         gate.states.setdefault(instance["task_id"], []).append(instance["state"] or "none")
-    gate.run_state = state  # last, so that the states are those after the end
+    gate.run_state = state  # set last: once the run has ended, the states of its tasks are final
 
 
 def _progress(gates: list[Gate], hub: LocalHub) -> Table:
@@ -153,23 +215,32 @@ def _progress(gates: list[Gate], hub: LocalHub) -> Table:
         documents = [hub.status_of(evaluation_id) for evaluation_id in gate.evaluation_ids]
         done = sum(document["progress"]["processed"] for document in documents if document)
         rows = sum(document["progress"]["total"] for document in documents if document)
-        statuses = Counter(document["status"] if document else "not asked for yet" for document in documents)
+        statuses = Counter(document["status"] if document else "no request yet" for document in documents)
         words = ", ".join(status if count == 1 else f"{count} {status}" for status, count in statuses.items())
         bar = ProgressBar(total=rows or 1, completed=done, width=20)
-        table.add_row(gate.name, words, bar, _state(gate.shown("gate")), _state(gate.shown(gate.downstream)))
+        table.add_row(gate.name, words, bar, _state(gate.shown(gate.task_id)), _state(gate.shown(gate.downstream)))
     return table
 
 
 def _report(console: Console, gates: list[Gate]) -> None:
     table = Table(
-        "Gate", "Evaluation", "Gate task", "Downstream", "As it should", title="How each gate of example_dags ended"
+        "Gate", "Evaluation", "Started", "Gate task", "Downstream", "As expected", title="How each gate ended"
     )
     for gate in gates:
-        good = gate.outcome == gate.expected
-        wanted = Text("yes", "green") if good else Text(f"no: {' and '.join(gate.expected)} expected", "red")
+        wanted = Text("yes", "green") if gate.problem is None else Text(f"no: {gate.problem}", "red")
         ends = ", ".join(end if n == 1 else f"{n} {end}" for end, n in Counter(gate.ends).items())
-        table.add_row(gate.name, ends, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
+        count = len(gate.evaluation_ids)
+        started = ("once" if count == 1 else f"{count} times") if gate.starts else "before"
+        table.add_row(gate.name, ends, started, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
     console.print(table)
+    for gate in gates:
+        if gate.killed_pid is not None:
+            console.print(
+                f"{gate.name}: process {gate.killed_pid} of the task {gate.task_id} was killed with SIGKILL while the "
+                f"evaluation ran. The task's second attempt waited for the same one. Evaluations that the hub started "
+                f"for it: {len(gate.evaluation_ids)}.",
+                highlight=False,
+            )
 
 
 def _state(state: str) -> Text:

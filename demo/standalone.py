@@ -1,8 +1,8 @@
 """
-A real Airflow on this machine, as ``airflow standalone`` or as the processes that one is made of.
+A real Airflow on this machine: ``airflow standalone``, or its processes one by one.
 
-It keeps everything in one folder, listens on free ports of the loopback interface, and runs in process groups of its
-own, each of which is stopped as a whole.
+It keeps all its files in one folder and listens on free ports of the loopback interface. Each command runs in a process
+group of its own, which is stopped as a whole.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-#: Variables that Airflow must not see: settings of another Airflow, and one that makes every process compile anew.
+#: Variables that Airflow must not get: settings of another Airflow, and one that makes each process compile modules.
 _NOT_INHERITED = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
-#: How long Airflow may take to answer, in seconds. It takes about 20 on two cores.
+#: How long Airflow may take to start, in seconds. It takes about 20 on two cores.
 _START_LIMIT_SECONDS = 180.0
-#: How long it may take to stop by itself before it is killed. Nothing of it is kept, so little is enough.
+#: How long it may take to stop before it is killed, in seconds. Its data is not needed afterwards, so little is enough.
 _STOP_LIMIT_SECONDS = 4.0
 
 
@@ -38,10 +38,11 @@ class AirflowStandalone:
     """
     A context manager: Airflow runs from ``__enter__`` to ``__exit__``.
 
-    :param home: folder for its database, logs and configuration; made where it is missing.
+    :param home: folder for its database, logs and configuration; created if it is missing.
     :param dags: folder of the DAG files.
     :param env: environment variables to add, connections for instance.
-    :param commands: the ``airflow`` commands to run side by side, by a name of their own.
+    :param commands: arguments of the ``airflow`` commands to run at the same time, each under a name; None: only
+        ``standalone``.
     """
 
     _api = "/api/v2"
@@ -85,7 +86,7 @@ class AirflowStandalone:
 
     @property
     def login(self) -> tuple[str, str]:
-        """Name and password for the UI, as Airflow made them up."""
+        """User name and password for the UI, which Airflow generates."""
         text = (self.home / "simple_auth_manager_passwords.json.generated").read_text()
         return next(iter(json.loads(text).items()))
 
@@ -94,7 +95,7 @@ class AirflowStandalone:
         try:
             for name in self._commands:
                 self.start(name)
-            self._wait_until_it_answers()
+            self._wait_until_healthy()
         except BaseException:
             self.stop()
             raise
@@ -106,7 +107,7 @@ class AirflowStandalone:
         self.stop()
 
     def start(self, name: str) -> None:
-        """Run one of the commands, in a process group of its own; what it prints goes to ``<name>.log``."""
+        """Run one of the commands in a process group of its own. Its output goes to ``<name>.log``."""
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *self._commands[name]],
@@ -119,43 +120,43 @@ class AirflowStandalone:
             )
 
     def kill(self, name: str) -> None:
-        """End a command and all it started with SIGKILL, as a machine does that loses its power."""
+        """Kill a command and all processes it started with SIGKILL, as if the machine had lost its power."""
         process = self._processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def restart_if_ended(self, name: str) -> None:
-        """Run a command again that has ended by itself, as whatever supervises it in production does."""
+        """Run a command again if it has ended, as a process supervisor does in production."""
         if self._processes[name].poll() is not None:
             self.start(name)
 
     def stop(self) -> None:
-        """Stop every process of Airflow's, by force where they do not stop by themselves."""
+        """Stop all processes of Airflow. Kill those that do not stop in time."""
         self._session.close()
         processes, self._processes = list(self._processes.values()), {}
         with _signals_ignored():
             _stop_groups(processes)
 
     def get(self, path: str, **params: Any) -> Any:
-        """Ask Airflow's REST API."""
+        """Send a GET request to Airflow's REST API, and return the JSON of the response."""
         return self._call("GET", path, params=params)
 
     def get_ui(self, path: str) -> Any:
-        """Ask the API that the web pages use."""
-        answer = self._session.get(f"{self.url}/ui{path}", timeout=30)
-        answer.raise_for_status()
-        return answer.json()
+        """Send a GET request to the API that Airflow's web pages use."""
+        response = self._session.get(f"{self.url}/ui{path}", timeout=30)
+        response.raise_for_status()
+        return response.json()
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Tell Airflow's REST API something."""
+        """Send a POST request to Airflow's REST API."""
         return self._call("POST", path, json=body)
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Change something through Airflow's REST API."""
+        """Send a PATCH request to Airflow's REST API."""
         return self._call("PATCH", path, json=body)
 
     def delete(self, path: str) -> None:
-        """Take something away through Airflow's REST API."""
+        """Send a DELETE request to Airflow's REST API."""
         self._call("DELETE", path)
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
@@ -163,7 +164,7 @@ class AirflowStandalone:
         self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
 
     def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 120.0) -> None:
-        """Wait until Airflow has read these DAGs; a file that does not import is an error."""
+        """Wait until Airflow has parsed these DAGs. A DAG file that cannot be imported is an error."""
         deadline = time.monotonic() + limit_seconds
         while time.monotonic() < deadline:
             if errors := self.get("/importErrors")["import_errors"]:
@@ -171,10 +172,10 @@ class AirflowStandalone:
             if dag_ids <= {dag["dag_id"] for dag in self.get("/dags", limit=100)["dags"]}:
                 return
             time.sleep(0.3)
-        raise RuntimeError(f"Airflow did not read these DAGs in time: {', '.join(sorted(dag_ids))}")
+        raise RuntimeError(f"Airflow did not parse these DAGs in time: {', '.join(sorted(dag_ids))}")
 
     def wait_for_run(self, dag_id: str, run_id: str, *, limit_seconds: float = 200.0) -> str:
-        """Wait until a run has ended, and tell its state."""
+        """Wait until a run has ended, and return its state."""
         deadline = time.monotonic() + limit_seconds
         while (state := self.run_state(dag_id, run_id)) not in ("success", "failed"):
             if time.monotonic() > deadline:
@@ -184,17 +185,17 @@ class AirflowStandalone:
         return state
 
     def run_state(self, dag_id: str, run_id: str) -> str:
-        """Tell the state of a run."""
+        """Return the state of a run."""
         return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Tell about the tasks of a run, mapped ones one by one."""
-        answer = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
-        found: list[dict[str, Any]] = answer["task_instances"]
+        """Return the task instances of a run. A mapped task has one for each index."""
+        response = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        found: list[dict[str, Any]] = response["task_instances"]
         return found
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """Read an XCom; None where there is none."""
+        """Return the value of an XCom; None if there is none."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         try:
             value = self.get(path, map_index=map_index, deserialize=True)["value"]
@@ -205,12 +206,12 @@ class AirflowStandalone:
         return value
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Read a task's log as a person sees it: what the worker and what the triggerer wrote."""
+        """Return a task's log as the UI shows it: the lines of the worker and of the triggerer."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         content = self.get(path, map_index=map_index, full_content=True)["content"]
         return "\n".join(_log_line(entry) for entry in content)
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + _START_LIMIT_SECONDS
         while time.monotonic() < deadline:
             if any(process.poll() is not None for process in self._processes.values()):
@@ -222,25 +223,29 @@ class AirflowStandalone:
                     return
             time.sleep(0.3)
         logs = [self.home / f"{name}.log" for name in self._commands]
-        tails = "\n".join(f"{log} ends:\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists())
+        tails = "\n".join(
+            f"The end of {log}:\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists()
+        )
         raise RuntimeError(f"Airflow did not start. {tails}")
 
     def _log_in(self) -> None:
         name, password = self.login
-        answer = self._session.post(f"{self.url}/auth/token", json={"username": name, "password": password}, timeout=10)
-        answer.raise_for_status()
-        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        response = self._session.post(
+            f"{self.url}/auth/token", json={"username": name, "password": password}, timeout=10
+        )
+        response.raise_for_status()
+        self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def _call(self, method: str, path: str, **named: Any) -> Any:
         headers = {"Accept": "application/json"}
-        answer = self._session.request(method, f"{self.url}{self._api}{path}", headers=headers, timeout=30, **named)
-        if not answer.ok:
-            raise requests.HTTPError(f"{answer.status_code} {answer.text[:500]}", response=answer)
-        return answer.json() if answer.content else None
+        response = self._session.request(method, f"{self.url}{self._api}{path}", headers=headers, timeout=30, **named)
+        if not response.ok:
+            raise requests.HTTPError(f"{response.status_code} {response.text[:500]}", response=response)
+        return response.json() if response.content else None
 
 
 def _log_line(entry: str | dict[str, Any]) -> str:
-    """Write an entry of a task's log as text: the message, and the exceptions that go with it."""
+    """Format an entry of a task's log as text: the message, then its exceptions."""
     if isinstance(entry, str):
         return entry
     details = entry.get("error_detail") or []
@@ -254,7 +259,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _group_lives(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # or its remains would count
+    process.poll()  # removes a zombie, which would count as alive
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
@@ -276,7 +281,7 @@ def _stop_groups(processes: list[subprocess.Popen[bytes]]) -> None:
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Let nobody interrupt the stopping, or something would go on running."""
+    """Ignore signals while processes are stopped, so that none of them is left running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,9 +1,9 @@
 """
 A gate that produces an asset, and a pipeline that runs whenever it does.
 
-The second DAG knows nothing of the first: it is scheduled on the results of the evaluation, and reads from the asset's
-event which evaluation they come from. Give the first the id of an evaluation that was accepted: one within its budget,
-of which no row is missing.
+The second DAG knows nothing of the first. It is scheduled on the results of the evaluation, and it reads from the
+asset's event which evaluation they come from. Run the first DAG with the id of an evaluation that meets the conditions:
+all rows were processed, and at most 25 credits were spent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 from airflow.providers.common.compat.sdk import Asset, dag, get_current_context, task
 
-from airflow_provider_oxen.accept import all_rows, max_credits
+from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 INTENTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main")
@@ -20,20 +20,20 @@ INTENTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet
 
 @dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
 def example_oxen_asset() -> None:
-    """Wait for the evaluation that the run was triggered with; its results are the asset."""
+    """Wait for the evaluation that the run was started with; its results are the asset."""
     OxenEvaluationSensor(
         task_id="gate",
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id="{{ params.evaluation_id }}",
-        accept=[all_rows(), max_credits(25)],
+        conditions=[all_rows(), max_credits(25)],
         outlets=[INTENTS],
     )
 
 
 @dag(schedule=[INTENTS], start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), tags=["oxen", "example"])
 def example_oxen_asset_consumer() -> None:
-    """Use the results, with what is known of the evaluation they come from."""
+    """Use the results, with facts about the evaluation they come from."""
 
     @task
     def publish() -> list[str]:

@@ -1,4 +1,4 @@
-"""The smallest gate: go on only when an evaluation has completed. Trigger it with an evaluation's id."""
+"""The smallest gate: continue only if an evaluation completed. Run the DAG with the id of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 @dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
 def example_oxen_gate() -> None:
-    """Wait for the evaluation that the run was triggered with, then use its results."""
+    """Wait for the evaluation that the run was started with, then use its results."""
     gate = OxenEvaluationSensor(
         task_id="gate",
         namespace="ox",

@@ -1,4 +1,4 @@
-"""A gate fed by a task: the evaluation's id is what an earlier task returned."""
+"""A gate behind a task: the evaluation's id is what that task returned."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-A gate that needs no worker: it begins in the triggerer and, where the evaluation completes, ends there.
+A gate that needs no worker: it begins in the triggerer and, if the evaluation completes, ends there.
 
-Needs Airflow 3.3. On an older one, and where a listener is installed (OpenLineage, say), the gate works as well, but
-begins or ends on a worker, and a warning says so.
+This needs Airflow 3.3. On an older Airflow, and where a listener is installed (OpenLineage, for instance), the gate
+works, too: it begins or ends on a worker, and a warning says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mapped gate: one for each of several evaluations, whose number is known only when the pipeline runs."""
+"""A mapped gate: one gate for each evaluation. How many there are is known only when the DAG runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 @dag(schedule=None, params={"evaluation_ids": []}, tags=["oxen", "example"])
 def example_oxen_mapped_gate() -> None:
-    """Wait for all the evaluations that the run was triggered with, then compare them."""
+    """Wait for all evaluations that the run was started with, then compare them."""
 
     @task
     def find_evaluations() -> list[str]:
