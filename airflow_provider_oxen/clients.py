@@ -133,16 +133,7 @@ class OxenAsyncClient:
 
     async def ask(self, call: Call[T]) -> T:
         """Send a call and parse its response. Raises as :meth:`OxenClient.ask`."""
-        connection, refusals = self._join(), 0
-        while True:
-            client = await self._current_client(connection)
-            try:
-                return await client.ask(call)
-            except OxenAuthenticationError as error:
-                refusals += 1
-                if refusals == _MAX_REFUSALS:
-                    raise
-                await connection.check_refusal(client, error)
+        return await self._with_accepted_key(lambda client: client.ask(call))
 
     async def poll(self, ref: EvaluationRef, *, max_age: float) -> Polled:
         """
@@ -150,17 +141,8 @@ class OxenAsyncClient:
 
         :param max_age: how old a result may be that another wait got, in seconds.
         """
-        connection, refusals = self._join(), 0
         try:
-            while True:
-                client = await self._current_client(connection)
-                polled = await self._share(client, ref).poll(max_age)
-                if not isinstance(polled.result, OxenAuthenticationError):
-                    return polled
-                refusals += 1
-                if refusals == _MAX_REFUSALS:
-                    return polled
-                await connection.check_refusal(client, polled.result)
+            return await self._with_accepted_key(lambda client: self._share(client, ref).poll(max_age))
         except OxenError as error:
             return Polled(error, time.monotonic())
 
@@ -183,11 +165,20 @@ class OxenAsyncClient:
             self._connection, self._joined_at = join(self._conn_id, self._look_up), time.monotonic()
         return self._connection
 
-    async def _current_client(self, connection: SharedConnection) -> SharedClient:
-        client = self._shared
-        if client is None or not connection.is_current(client):
-            client = await self._move_to(await connection.client(self._joined_at))
-        return client
+    async def _with_accepted_key(self, request: Callable[[SharedClient], Awaitable[T]]) -> T:
+        """Send a request, and send it again where the hub refuses the key and the connection has another by now."""
+        connection, refusals = self._join(), 0
+        while True:
+            client = self._shared
+            if client is None or not connection.is_current(client):
+                client = await self._move_to(await connection.client(self._joined_at))
+            try:
+                return await request(client)
+            except OxenAuthenticationError as error:
+                refusals += 1
+                if refusals == _MAX_REFUSALS:
+                    raise
+                await connection.check_refusal(client, error)
 
     async def _move_to(self, client: SharedClient) -> SharedClient:
         before = self._shared

@@ -308,12 +308,16 @@ def _pack(found: list[Any]) -> bytes:
     A triggerer keeps an evaluation for each of thousands of waits. As thirty objects each, they would take twice the
     memory.
     """
-    import msgspec
-
-    return msgspec.json.encode(found)
+    return _codec()[0](found)
 
 
 def _unpack(packed: bytes) -> list[Any]:
+    return _codec()[1](packed) if packed else [None] * len(_NAMES)
+
+
+@cache
+def _codec() -> tuple[Callable[[list[Any]], bytes], Callable[[bytes], list[Any]]]:
+    """Make what packs and unpacks."""
     import msgspec
 
-    return msgspec.json.decode(packed) if packed else [None] * len(_NAMES)
+    return msgspec.json.Encoder().encode, msgspec.json.Decoder(list).decode

@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from airflow_provider_oxen.evaluations import Evaluation
-from airflow_provider_oxen.exceptions import OxenError, OxenTransientError
+from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
 
 __all__ = ["Polled", "SharedEvaluation", "Ticks"]
 
@@ -76,18 +76,24 @@ class SharedEvaluation:
         Give the result there is, or join the request that is under way, or ask.
 
         :param max_age: how old a result may be, in seconds; the one that the evaluation has ended may be older.
+        :raises OxenAuthenticationError: the hub refused the key. Any other failure is part of the result.
         """
         while True:
             last = self._last
             if last is not None and (_has_ended(last) or time.monotonic() - last.at_monotonic <= max_age):
                 return last
             if self._joined is None:
-                return await self._ask_for_all()
+                polled = await self._ask_for_all()
+                break
             joined: asyncio.Future[Polled | None] = asyncio.get_running_loop().create_future()
             self._joined.append(joined)
-            polled = await joined
-            if polled is not None:
-                return polled
+            shared = await joined
+            if shared is not None:
+                polled = shared
+                break
+        if isinstance(polled.result, OxenAuthenticationError):
+            raise polled.result
+        return polled
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, at most until the evaluation is seen to have ended."""

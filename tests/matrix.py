@@ -86,7 +86,7 @@ def main() -> int:
         list(pool.map(_install_and_test, rows))
     for row in rows:
         if row.system and not row.failure:
-            _test(row, "system", "tests/system/test_gates.py")
+            _test(row, "system", "tests/system/test_gates.py", "tests/system/test_start_2.py")
     print(table(rows))
     for row in rows:
         if row.note:

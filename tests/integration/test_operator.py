@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,16 @@ from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, 
 from tests.integration.test_assets import URI, make_outlet_events
 from tests.support.links import NAMES
 from tests.support.public_hub import public_hub
-from tests.support.starts import WAYS, FakeStore, StartingTaskInstance, make_operator, run_operator, store_error
+from tests.support.starts import (
+    WAYS,
+    FakeStore,
+    StartingTaskInstance,
+    make_operator,
+    run_operator,
+    settle,
+    store_error,
+)
+from tests.support.triggers import run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -603,6 +613,21 @@ def test_record_is_completed_when_the_task_is_taken_up(oxen_hub: LocalHub, ti: S
     assert (store.phase, store.record["evaluation_id"]) == ("started", oxen_hub.started[0].id)
 
 
+@needs_store
+def test_record_is_completed_from_the_event(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
+    """Where neither the record nor an XCom has the id, the event has it."""
+    ends(oxen_hub, "deferred")
+    context: Any = {"ti": ti, "task_state_store": (store := FakeStore(plans={"set": [None, store_error(500)]}))}
+    with pytest.raises(TaskDeferred) as deferred:
+        make_operator().execute(context)
+    event = asyncio.run(run_trigger(deferred.value.trigger))
+    ti.xcoms.clear()
+
+    make_operator().execute_complete(context, event)
+
+    assert store.record["evaluation_id"] == oxen_hub.started[0].id
+
+
 def test_event_says_which_evaluation_is_meant(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
     """After the wait the event counts, and not templates that are rendered again."""
     ends(oxen_hub, "deferred", end="errored")
@@ -837,6 +862,7 @@ def test_stop_before_the_request_starts_nothing(
 
     with pytest.raises(OxenStartFailedError, match=r"^Nothing was started: the task was stopped"):
         operator.execute({"ti": ti, "task_state_store": store})
+    settle(oxen_hub)
     assert oxen_hub.start_requests == []
     assert store is None or store.record is None
     assert "Not known" not in logged()

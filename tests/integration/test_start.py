@@ -32,7 +32,7 @@ from airflow_provider_oxen.start import OxenStartFailedError, Started, Starter
 from airflow_provider_oxen.start_decision import StartPolicy
 from airflow_provider_oxen.start_request import StartRequest
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario, Trickle
-from tests.support.starts import Died, FakeLog, FakeStore, StartingTaskInstance, sleep, store_error
+from tests.support.starts import Died, FakeLog, FakeStore, StartingTaskInstance, settle, sleep, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -1015,10 +1015,13 @@ def test_two_are_started_where_allowed(monkeypatch: pytest.MonkeyPatch, policy: 
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_goes_on() -> Iterator[None]:
+def _nothing_goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """Wait for what a late request has left behind, so that it cannot reach into the next test."""
+    hub = request.getfixturevalue("oxen_hub") if "oxen_hub" in request.fixturenames else None
     yield
     _join_requests()
+    if hub is not None:
+        settle(hub)
 
 
 def _join_requests() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,8 @@ from tests.support.triggers import run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_oxen.testing import LocalHub
 
 
 class Died(BaseException):
@@ -86,6 +91,16 @@ def store_error(status_code: int | None) -> Exception:
 
     detail = {"status_code": status_code, "message": "no"}
     return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+
+def settle(hub: LocalHub) -> None:
+    """
+    Wait until the hub has taken every connection that was opened so far.
+
+    One that its client has closed without a request could otherwise be taken while the hub stops, and be left open.
+    """
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{hub.url}/any", timeout=5).close()  # noqa: S310  # a local hub
 
 
 def sleep(seconds: float) -> Callable[[], None]:
