@@ -72,6 +72,7 @@ class GateTask(Protocol):
     end_from_trigger: bool
     do_xcom_push: bool
     started_here: bool
+    is_recorded: bool
     outlets: list[Any]
     soft_fail: bool
     never_fail: bool
@@ -230,6 +231,7 @@ class Gate:
             end_from_trigger=task.end_from_trigger and start_end.may_end_in_triggerer(task, task.log),  # type: ignore[arg-type]  # a task is an operator
             do_xcom_push=task.do_xcom_push,
             started_here=task.started_here,
+            is_recorded=task.is_recorded,
         )
         task.log.info("%s", describe_deferral(wait))
         task.defer(

@@ -54,6 +54,9 @@ MAX_RETRY_AFTER_SECONDS = 3_600.0
 #: not require the field.
 GOOD_ENVELOPES = (None, "success", "warning")
 
+#: The vendor documents 200 for every call, also for one that creates something; 201 would say the same.
+_SUCCESS = (200, 201)
+
 T = TypeVar("T")
 
 
@@ -124,7 +127,7 @@ def parse_response(config: ClientConfig, call: Call[T], response: Response, *, n
         :class:`OxenUnknownEffectError` takes the place of a transient error, but for a rate limit.
     """
     try:
-        if response.status_code == 200:
+        if response.status_code in _SUCCESS:
             return call.parse(response.body, config.api_key)
         error = _ErrorResponse(config, call, response).error_by_status_code(now)
     except ContractError as problem:
@@ -160,7 +163,7 @@ class _ErrorResponse:
             return self._error(OxenInvalidResponseError, f"the response is not JSON ({self._describe_body()})")
         envelope_status = self._envelope.get("status")
         if envelope_status not in GOOD_ENVELOPES:
-            message = f"the hub answered 200, but its status is {self._show(str(envelope_status))!r}"
+            message = f"the hub answered {self._response.status_code}, but its status is {self._show(str(envelope_status))!r}"
             return self._error(OxenServerError, message)
         return self._error(OxenInvalidResponseError, self._show(str(problem)))
 

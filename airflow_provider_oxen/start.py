@@ -54,6 +54,8 @@ from airflow_provider_oxen.start_decision import (
     fingerprint,
 )
 from airflow_provider_oxen.start_messages import (
+    describe_killed,
+    describe_killed_while_starting,
     describe_refusal,
     describe_started,
     describe_take_up,
@@ -168,9 +170,22 @@ class Starter:
                 try_number=attempt.try_number,
                 max_tries=attempt.max_tries,
             )
-            return self._send(
-                client, request, call, Ledger(store, starting, lambda: client.hub, record, lambda: self.stopped)
-            )
+            ledger = Ledger(store, starting, lambda: client.hub, record, lambda: self.stopped)
+            return self._send(client, request, call, ledger)
+
+    def stop(self, *, is_recorded: bool) -> str | None:
+        """
+        Send nothing from now on, because the task is stopped.
+
+        :param is_recorded: whether the next attempt can take up what was started.
+        :return: what to log about an evaluation that may run; None where there is none.
+        """
+        self.stopped = True
+        if self.started is not None:
+            return describe_killed(self.started, self.hub, started_here=True, is_recorded=is_recorded)
+        if (request := self.sending) is None:
+            return None
+        return describe_killed_while_starting(request.namespace, request.repo_name, request.name, self.hub)
 
     def find(self, context: Context, pushed: EvaluationRef) -> EvaluationRef:
         """
@@ -179,26 +194,13 @@ class Starter:
         :param pushed: what the task's XCom names, in the repository that its templates give now; else this one counts.
         """
         store = open_store(context) if self._policy.durable else None
-        try:
-            record = None if store is None else store.read()
-        except Exception as error:  # noqa: BLE001  # there is the XCom
-            self._task.log.warning("The record of the evaluation could not be read: %r", error)
-            return pushed
-        if record is None or record.evaluation_id is None:
-            return pushed
-        return EvaluationRef(
-            record.namespace or pushed.namespace, record.repo_name or pushed.repo_name, record.evaluation_id
-        )
+        return pushed if store is None else store.find(pushed, self._task.log)
 
     def complete_record(self, context: Context, ref: EvaluationRef) -> None:
         """Store the id of a started evaluation, if that failed before."""
         store = open_store(context) if self._policy.durable else None
-        try:
-            record = None if store is None else store.read()
-            if store is not None and record is not None and record.phase is Phase.STARTING and ref.evaluation_id:
-                store.write(replace(record, phase=Phase.STARTED, evaluation_id=ref.evaluation_id))
-        except Exception as error:  # noqa: BLE001  # the wait does not depend on it
-            self._task.log.warning("The id of the evaluation could not be stored: %r", error)
+        if store is not None and ref.evaluation_id:
+            store.complete(ref.evaluation_id, self._task.log)
 
     def _check(self, client: OxenClient, ref: EvaluationRef) -> Decision:
         """Poll the evaluation that an earlier attempt started, after a person cleared the task."""
@@ -255,8 +257,7 @@ class Starter:
                 seconds = self._seconds_to_next_try(error, tries)
                 if give_up_at is not None and time.monotonic() + seconds > give_up_at:
                     raise self._not_started(error, ledger) from None
-                again = describe_duration(seconds)
-                self._task.log.warning("Nothing was started, next try in %s: %s", again, error)
+                self._task.log.warning("Nothing was started, next try in %s: %s", describe_duration(seconds), error)
                 time.sleep(seconds)
             except OxenUnknownEffectError as error:
                 raise AirflowFailException(self._describe_unknown(request, ledger, str(error))) from None
@@ -288,8 +289,7 @@ class Starter:
         """Make the failure of a start that was tried for ``retry_window``."""
         text = f"Nothing was started within retry_window: {error}"
         # Without a store, the next attempt could not know that nothing was started, and would only refuse.
-        policy = self._policy
-        may_start = ledger.is_kept or not policy.durable or policy.on_unknown_start == "start_again"
+        may_start = ledger.is_kept or not self._policy.durable or self._policy.on_unknown_start == "start_again"
         return OxenStartFailedError(text) if may_start else AirflowFailException(text)
 
     def _describe_unknown(self, request: StartRequest, ledger: Ledger, cause: str) -> str:

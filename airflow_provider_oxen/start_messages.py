@@ -88,13 +88,14 @@ def describe_refusal(
             )
 
 
-def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool) -> str:
+def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool, is_recorded: bool = False) -> str:
     """
     Say that a task was stopped while its evaluation runs.
 
-    :param started_here: whether the task started it, and its next attempt takes it up.
+    :param started_here: whether the task started it.
+    :param is_recorded: whether its next attempt can take it up.
     """
-    again = " If this task was cleared, its next attempt waits for it." if started_here else ""
+    again = " If this task was cleared, its next attempt waits for it." if is_recorded else ""
     costs = " and costs money" if started_here else ""
     return (
         f"Evaluation keeps running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. Stop it on "

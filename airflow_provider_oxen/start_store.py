@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.start_decision import Phase, Record
 from airflow_provider_oxen.start_messages import RECORD_KEY
 
@@ -93,6 +94,32 @@ class StartStore:
             if _status_code(error) == 404:
                 raise SupersededError from error
             raise
+
+    def find(self, otherwise: EvaluationRef, log: Any) -> EvaluationRef:
+        """
+        Find the evaluation that the record names.
+
+        :param otherwise: the one to give where there is no record of an id; its repository counts where the record
+            names none.
+        """
+        try:
+            record = self.read()
+        except Exception as error:  # noqa: BLE001  # there is the other one
+            log.warning("The record of the evaluation could not be read: %r", error)
+            return otherwise
+        if record is None or record.evaluation_id is None:
+            return otherwise
+        namespace, repo_name = record.namespace or otherwise.namespace, record.repo_name or otherwise.repo_name
+        return EvaluationRef(namespace, repo_name, record.evaluation_id)
+
+    def complete(self, evaluation_id: str, log: Any) -> None:
+        """Store the id of a started evaluation, if that failed before."""
+        try:
+            record = self.read()
+            if record is not None and record.phase is Phase.STARTING:
+                self.write(replace(record, phase=Phase.STARTED, evaluation_id=evaluation_id))
+        except Exception as error:  # noqa: BLE001  # the wait does not depend on it
+            log.warning("The id of the evaluation could not be stored: %r", error)
 
     def delete(self) -> None:
         """Remove the record: nothing was started."""

@@ -142,7 +142,7 @@ class Outcome:
             "repo_name": self.ref.repo_name,
             "evaluation_id": self.ref.evaluation_id,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "error": self.error,
+            "error": values.text(self.error),
             "hub": self.hub,
             "deadline": self.deadline,
             "at": self.at,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_oxen.calls import build_get_evaluation, build_get_user
+from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
 from airflow_provider_oxen.clients import OxenAsyncClient, OxenClient
 from airflow_provider_oxen.config import ClientConfig, parse_config
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
@@ -51,8 +51,8 @@ class OxenHook(BaseHook):
         :param evaluation_id: the evaluation's id.
         :return: the evaluation.
         :raises OxenConfigError: the connection or an argument cannot be used; nothing was sent.
-        :raises OxenTransientError: the hub did not answer this time.
-        :raises OxenPermanentError: the hub refuses to answer.
+        :raises OxenTransientError: no usable response came this time.
+        :raises OxenPermanentError: the hub refuses the request.
         """
         with self.get_conn() as client:
             return client.ask(build_get_evaluation(EvaluationRef(namespace, repo_name, evaluation_id)))
@@ -61,6 +61,31 @@ class OxenHook(BaseHook):
         """Get one evaluation without blocking the event loop. As :meth:`get_evaluation`."""
         async with self.get_async_conn() as client:
             return await client.ask(build_get_evaluation(EvaluationRef(namespace, repo_name, evaluation_id)))
+
+    def start_evaluation(
+        self, namespace: str, repo_name: str, branch: str, path: str, body: Mapping[str, Any]
+    ) -> Evaluation:
+        """
+        Start an evaluation over the rows of a file. **Nothing repeats this call**: each costs money.
+
+        In a DAG, use :class:`~airflow_provider_oxen.operators.oxen.OxenRunEvaluationOperator`, which starts at most one
+        although its task may be retried.
+
+        :param namespace: user or organization that owns the repository.
+        :param repo_name: the repository.
+        :param branch: the branch the rows are read from.
+        :param path: the file, inside the repository.
+        :param body: the fields of the request by the vendor's names, such as ``model_id``, ``prompt``,
+            ``target_column``, ``input_type`` and ``output_type``.
+        :return: the evaluation as it was started.
+        :raises OxenConfigError: the connection or an argument cannot be used; nothing was sent.
+        :raises OxenUnreachableError: nothing was sent.
+        :raises OxenRateLimitError: the hub started nothing, and asks for a pause.
+        :raises OxenPermanentError: the hub refuses, and started nothing.
+        :raises OxenUnknownEffectError: the call was sent, and whether an evaluation was started is not known.
+        """
+        with self.get_conn() as client:
+            return client.ask(build_start_evaluation(namespace, repo_name, branch, path, body))
 
     def get_conn(self) -> OxenClient:
         """Make a client for several requests: they share connections, and the Airflow connection is read once."""

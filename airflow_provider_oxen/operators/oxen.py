@@ -125,6 +125,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     never_fail = False
     waits_by_rescheduling = False
     started_here = True
+    is_recorded = False
     _made_starter: Starter | None = None  # made when the task runs
 
     def __init__(
@@ -213,6 +214,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         self._check_rendered()
         request = self._build_request(context)
         started = self._starter.start(context, request)
+        self.is_recorded = started.is_recorded
         if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
             self.retry_window = None
         context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
@@ -239,16 +241,8 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def on_kill(self) -> None:
         """Say in the task's log that the evaluation keeps running. Airflow calls this when the task is stopped."""
-        from airflow_provider_oxen.start_messages import describe_killed, describe_killed_while_starting
-
-        starter = self._starter
-        starter.stopped = True
-        if starter.started is not None:
-            self.log.warning("%s", describe_killed(starter.started, starter.hub, started_here=True))
-        elif starter.sending is not None:
-            request = starter.sending
-            where = (request.namespace, request.repo_name, request.name, starter.hub)
-            self.log.warning("%s", describe_killed_while_starting(*where))
+        if line := self._starter.stop(is_recorded=self.is_recorded):
+            self.log.warning("%s", line)
 
     @property
     def _starter(self) -> Starter:

@@ -101,6 +101,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     start_from_trigger: bool = False
     end_from_trigger: bool = False
     started_here = False
+    is_recorded = False
 
     def __init__(
         self,

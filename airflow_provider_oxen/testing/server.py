@@ -91,4 +91,6 @@ class Server:
             await self._stop.wait()
         finally:
             listener.close()
+            await asyncio.sleep(0)  # what was accepted meanwhile becomes known, and is closed with the others
             await runner.cleanup()
+            await asyncio.sleep(0.01)  # their sockets are closed by callbacks, which need a turn of the loop

@@ -52,6 +52,7 @@ class OxenEvaluationTrigger(BaseTrigger):
     :param end_from_trigger: end the task in the triggerer when the evaluation has completed.
     :param do_xcom_push: with ``end_from_trigger``, give the task the XComs that the sensor pushes.
     :param started_here: whether the task itself started the evaluation, which matters where the task is stopped.
+    :param is_recorded: whether a later attempt of the task can take it up.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
         started_here: bool = False,
+        is_recorded: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.namespace = namespace
@@ -87,6 +89,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.started_here = started_here
+        self.is_recorded = is_recorded
         self._hub: str | None = None
         self._has_ended = False
 
@@ -167,7 +170,9 @@ class OxenEvaluationTrigger(BaseTrigger):
             self.log.debug("The state of the task is not known: %r", error)
             return
         ref = EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)
-        self.log.warning("%s", describe_killed(ref, self._hub, started_here=self.started_here))
+        self.log.warning(
+            "%s", describe_killed(ref, self._hub, started_here=self.started_here, is_recorded=self.is_recorded)
+        )
 
     def _begin(self) -> Wait:
         deadline = self.deadline

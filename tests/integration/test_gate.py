@@ -212,6 +212,7 @@ def test_any_task_can_hold_a_gate(oxen_hub: LocalHub) -> None:
         soft_fail=False,
         never_fail=False,
         started_here=False,
+        is_recorded=False,
         log=logging.getLogger("task"),
         execution_limit=None,
         waits_by_rescheduling=False,
@@ -243,6 +244,7 @@ ARGUMENTS: dict[str, Any] = {
     "end_from_trigger": True,
     "do_xcom_push": False,
     "started_here": True,
+    "is_recorded": True,
 }
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from airflow_provider_oxen.calls import build_get_evaluation
 from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenConfigError
+from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenConfigError, OxenUnknownEffectError
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,3 +188,31 @@ def test_local_hub_connection_is_the_same_as_uri_and_json(oxen_hub: LocalHub, mo
     monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", oxen_hub.connection_uri)
 
     assert OxenHook().get_config() == as_json
+
+
+def test_start_evaluation_sends_the_body_once(oxen_hub: LocalHub) -> None:
+    """The hook starts an evaluation with the fields that it is given, in one request, and returns it."""
+    body = {
+        "model_id": "completed-20s",
+        "prompt": "Which intent? {text}",
+        "target_column": "intent",
+        "input_type": "text",
+        "output_type": "text",
+    }
+
+    evaluation = OxenHook().start_evaluation("ox", "r", "main", "data/customers.parquet", body)
+
+    assert evaluation.status == "queued"
+    assert [(started.id, started.body) for started in oxen_hub.started] == [(evaluation.id, body)]
+    assert OxenHook().get_evaluation("ox", "r", evaluation.id).id == evaluation.id
+
+
+def test_start_evaluation_is_not_repeated(oxen_hub: LocalHub) -> None:
+    """Where the response is lost after the evaluation was started, the error says that it is not known."""
+    oxen_hub.start_faults = [Fault(AfterStart(Disconnect(reset=True)))]
+    body = {"model_id": "m", "prompt": "p", "target_column": "c", "input_type": "text", "output_type": "text"}
+
+    with pytest.raises(OxenUnknownEffectError):
+        OxenHook().start_evaluation("ox", "r", "main", "a.csv", body)
+
+    assert len(oxen_hub.start_requests) == len(oxen_hub.started) == 1

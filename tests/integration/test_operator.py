@@ -797,7 +797,7 @@ def test_stop_while_waiting_says_what_keeps_running(
     hub.on_start = Scenario(seconds=60)
     operator = make_operator()
     with pytest.raises(TaskDeferred):
-        operator.execute({"ti": ti})
+        operator.execute({"ti": ti, "task_state_store": FakeStore()})
     logged()
 
     operator.on_kill()

@@ -595,6 +595,7 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.Mon
         "end_from_trigger": False,
         "do_xcom_push": True,
         "started_here": False,
+        "is_recorded": False,
     }
 
 

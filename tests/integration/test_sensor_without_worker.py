@@ -198,6 +198,7 @@ def test_triggerer_gets_every_argument() -> None:
         "end_from_trigger": True,
         "do_xcom_push": False,
         "started_here": False,
+        "is_recorded": False,
     }
     trigger = OxenEvaluationTrigger(**args.trigger_kwargs)
     assert trigger.serialize()[1] == args.trigger_kwargs == TriggerArguments(**args.trigger_kwargs).to_dict()

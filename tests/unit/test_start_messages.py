@@ -151,7 +151,7 @@ def test_not_found() -> None:
 
 def test_killed_while_waiting() -> None:
     """A task that started it says that it costs money, and what its next attempt does."""
-    assert describe_killed(REF, PUBLIC, started_here=True) == (
+    assert describe_killed(REF, PUBLIC, started_here=True, is_recorded=True) == (
         "Evaluation keeps running and costs money, although this task was stopped: evaluation e1 of "
         f"ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see {PAGE}/evaluations/e1). If this task "
         "was cleared, its next attempt waits for it."
