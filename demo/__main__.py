@@ -8,6 +8,7 @@ the hub counts how many evaluations were started all the same.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -57,6 +58,7 @@ class Gate:
     kill: bool = False
     run_id: str = ""
     killed_pid: int | None = None
+    start_requests: int = 0
     evaluation_ids: list[str] = field(default_factory=list)
     states: dict[str, list[str]] = field(default_factory=dict)
     run_state: str = "queued"
@@ -78,8 +80,8 @@ class Gate:
         """What is not as expected; None if all is."""
         if self.outcome != self.expected:
             return f"expected {' and '.join(self.expected)}"
-        if self.starts and len(self.evaluation_ids) != 1:
-            return f"{len(self.evaluation_ids)} were started"
+        if self.starts and (self.start_requests, len(self.evaluation_ids)) != (1, 1):
+            return f"{self.start_requests} requests started {len(self.evaluation_ids)}"
         return "no process was killed" if self.kill and self.killed_pid is None else None
 
     def shown(self, task_id: str) -> str:
@@ -165,7 +167,7 @@ def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Ga
                 if not gate.ended:
                     _refresh(airflow, gate)
                 if gate.starts:
-                    gate.evaluation_ids = _started_by(gate, hub)
+                    _count_starts(gate, hub)
                 if gate.kill and gate.killed_pid is None:
                     _kill(airflow, hub, gate)
             live.update(_progress(gates, hub))
@@ -184,10 +186,12 @@ def _conf(gate: Gate, hub: LocalHub) -> dict[str, Any]:
     return {"evaluation_ids": ids} if len(ids) > 1 else {"evaluation_id": ids[0]}
 
 
-def _started_by(gate: Gate, hub: LocalHub) -> list[str]:
-    """Find what the hub started for a run. The name of an evaluation says which task and run it belongs to."""
+def _count_starts(gate: Gate, hub: LocalHub) -> None:
+    """Find what a run asked the hub to start. The name of an evaluation says which task and run it belongs to."""
     begin = f"{gate.dag_id}.{gate.task_id} {gate.run_id} "
-    return [started.id for started in list(hub.started) if started.body["name"].startswith(begin)]
+    gate.evaluation_ids = [started.id for started in list(hub.started) if started.body["name"].startswith(begin)]
+    names = [json.loads(request.body)["name"] for request in list(hub.start_requests)]
+    gate.start_requests = sum(name.startswith(begin) for name in names)
 
 
 def _kill(airflow: AirflowStandalone, hub: LocalHub, gate: Gate) -> None:
@@ -234,11 +238,11 @@ def _report(console: Console, gates: list[Gate]) -> None:
         table.add_row(gate.name, ends, started, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
     console.print(table)
     for gate in gates:
-        if gate.killed_pid is not None:
+        if gate.killed_pid is not None and gate.problem is None:
             console.print(
-                f"{gate.name}: process {gate.killed_pid} of the task {gate.task_id} was killed with SIGKILL while the "
-                f"evaluation ran. The task's second attempt waited for the same one. Evaluations that the hub started "
-                f"for it: {len(gate.evaluation_ids)}.",
+                f"{gate.name}: process {gate.killed_pid} of the task {gate.task_id} was killed with SIGKILL while its "
+                f"evaluation ran. The next attempt waited for the same evaluation. "
+                f"Requests to start one that the hub counted: {gate.start_requests}.",
                 highlight=False,
             )
 
