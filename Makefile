@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ui screenshots test-matrix package fuzz lint docs bench clean
+.PHONY: help demo test test-chaos test-ui screenshots test-matrix package fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
+	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)
 
 test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser
 	$(BIN)/python -m pytest tests/ui

@@ -163,7 +163,8 @@ class _ErrorResponse:
             return self._error(OxenInvalidResponseError, f"the response is not JSON ({self._describe_body()})")
         envelope_status = self._envelope.get("status")
         if envelope_status not in GOOD_ENVELOPES:
-            message = f"the hub answered {self._response.status_code}, but its status is {self._show(str(envelope_status))!r}"
+            shown = self._show(str(envelope_status))
+            message = f"the hub answered {self._response.status_code}, but its status is {shown!r}"
             return self._error(OxenServerError, message)
         return self._error(OxenInvalidResponseError, self._show(str(problem)))
 

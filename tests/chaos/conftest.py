@@ -78,6 +78,8 @@ def losing_hub() -> Iterator[LocalHub]:
 def cluster(hub: LocalHub, losing_hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An Airflow of separate processes, which notices within half a minute what was killed."""
     with postgres_server(tmp_path_factory.mktemp("run")) as postgres:
+        # The workers of a killed scheduler keep its connections open, and with them the locks of its transaction.
+        postgres.psql("ALTER DATABASE postgres SET idle_in_transaction_session_timeout = '10s'")
         env = {
             "AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri,
             "AIRFLOW_CONN_OXEN_LOSING": losing_hub.connection_uri,

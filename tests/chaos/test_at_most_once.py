@@ -143,7 +143,6 @@ def clear_waiting(places: Places, case: Case) -> Run:
     run.wait_deferred()
     run.clear()
     wait_until(lambda: run.task()["try_number"] == 2, "the second attempt", every=1)
-    run.wait_log(1, KEEPS_RUNNING)
     run.end_evaluation()
     return run
 
@@ -248,19 +247,19 @@ def mark_failed(at: str | None) -> Callable[[Places, Case], Run]:
 
 
 KILLED = {
-    "before": ("before its record is stored", 1, 1, "success", STARTED),
-    "a": ("when its record is stored, before the request is sent", 0, 0, "failed", UNKNOWN),
-    "b": ("when the request is sent, before the response", 1, 1, "failed", UNKNOWN),
-    "c": ("when the response is there, before the id is stored", 1, 1, "failed", UNKNOWN),
-    "d": ("when the id is stored, before it waits in the triggerer", 1, 1, "success", TAKEN_UP),
-    "f": ("when it is taken up after the wait", 1, 1, "success", TAKEN_UP),
+    "before": ("before the record is stored", 1, 1, "success", STARTED),
+    "a": ("after the record is stored, before the request is sent", 0, 0, "failed", UNKNOWN),
+    "b": ("after the request is sent, before the response", 1, 1, "failed", UNKNOWN),
+    "c": ("after the response, before the id is stored", 1, 1, "failed", UNKNOWN),
+    "d": ("after the id is stored, before the task is deferred", 1, 1, "success", TAKEN_UP),
+    "f": ("when the task is resumed after the wait", 1, 1, "success", TAKEN_UP),
 }
 
 SIDE_BY_SIDE = [
     *(
         Case(
             f"{'worker' if worker else 'task'}-killed-{at}",
-            f"{'its worker and its process are' if worker else 'its process is'} killed {when}",
+            f"{'worker and process are' if worker else 'the process is'} killed {when}",
             kill_at(at, worker=worker),
             posts,
             started,
@@ -273,42 +272,42 @@ SIDE_BY_SIDE = [
     ),
     Case(
         "frozen-before",
-        "its worker is frozen before the record is stored, and wakes up after attempt 2",
+        "worker and process are frozen before the record is stored, and wake up after attempt 2 has ended",
         *(freeze_at("before"), 1, 1, 2, "success", STARTED),
     ),
     Case(
         "frozen-a",
-        "its worker is frozen when the record is stored, and wakes up after attempt 2: it sends its request then",
+        "worker and process are frozen after the record is stored, and send the request after attempt 2 has ended",
         *(freeze_at("a"), 1, 1, 2, "failed", UNKNOWN),
     ),
     Case(
         "frozen-c",
-        "its worker is frozen when the response is there, and wakes up after attempt 2",
+        "worker and process are frozen after the response, and wake up after attempt 2 has ended",
         *(freeze_at("c"), 1, 1, 2, "failed", UNKNOWN),
     ),
     Case(
         "killed-b-start-again",
-        'its process is killed before the response, with `on_unknown_start="start_again"`',
+        'the process is killed after the request is sent, with `on_unknown_start="start_again"`',
         *(kill_at("b", worker=False, dag_id="start_once_unknown_again"), 2, 2, 2, "success", MAY_RUN_TOO),
     ),
     Case(
         "killed-b-cleared",
-        "its process is killed before the response; attempt 2 refuses; then a person clears the task",
+        "the process is killed after the request is sent; attempt 2 refuses; a person clears the task",
         *(clear_unknown, 2, 2, 3, "success", MAY_RUN_TOO),
     ),
     Case(
         "response-lost-followed",
-        "the response is lost; a person does what the message says, so that the task waits for that evaluation",
+        "the response is lost; a person stores the id and clears the task, as the message says",
         *(follow_the_message, 1, 1, 2, "success", "No new evaluation: waiting for the one that an earlier attempt"),
     ),
     Case(
         "mapped-killed-d",
-        "mapped over three, the process of one is killed when its id is stored",
+        "mapped over three files, the process of one task is killed after the id is stored",
         *(kill_one_of_three, 3, 3, 2, "success", TAKEN_UP),
     ),
     Case(
         "cleared-waiting",
-        "cleared while it waits for the evaluation",
+        "cleared while it is deferred",
         *(clear_waiting, 1, 1, 2, "success", TAKEN_UP),
     ),
     Case(
@@ -333,17 +332,17 @@ SIDE_BY_SIDE = [
     ),
     Case(
         "marked-failed-waiting",
-        "marked failed while it waits in the triggerer",
+        "marked failed while it is deferred",
         *(mark_failed(None), 1, 1, 1, "failed", KEEPS_RUNNING),
     ),
     Case(
         "marked-failed-running",
-        "marked failed while it is on its worker, with an id",
+        "marked failed on its worker, after the id is stored",
         *(mark_failed("d"), 1, 1, 1, "failed", KEEPS_RUNNING),
     ),
     Case(
         "marked-failed-sending",
-        "marked failed when the request is sent, before the response",
+        "marked failed on its worker, after the request is sent",
         *(mark_failed("b"), 1, 1, 1, "failed", STOPPED),
     ),
 ]
@@ -390,7 +389,7 @@ def test_wait_outlives_its_triggerer(settled: Places, rows: list[Row]) -> None:
         run.end_evaluation()
         return run
 
-    what = "the triggerer is killed while it waits, and started again"
+    what = "the triggerer is killed and started again"
     case = Case("triggerer-killed", what, play, 1, 1, 1, "success", "The gate opens.")
     rows.append(case.check(play(settled, case)))
 
@@ -436,7 +435,7 @@ def test_scheduler_is_killed(settled: Places, rows: list[Row]) -> None:
     cases = {
         at: Case(
             f"scheduler-killed-{at}",
-            f"the scheduler is killed and started again {when}, with `retries=0`",
+            f"with `retries=0`, the scheduler is killed and started again {when}",
             lambda _places, case: runs[case.name],
             *(posts, started, 2, state, words),
         )
