@@ -261,14 +261,14 @@ def parse_evaluation(body: bytes, secret: str, *, evaluation_id: str | None = No
     if envelope.status not in GOOD_ENVELOPES:
         raise ContractError("the envelope says that there is none")
     found_id, status, progress, *others = msgspec.structs.astuple(envelope.evaluation)
-    if may_hold(body, secret):
-        # The id must be the one that was asked for; a known status, a number and a time hold no key.
-        status = status if status in list(_STATUSES) else redact(status, secret)
-        others = [
-            value if name in _TIMES and values.moment(value) else redact(value, secret)
-            for name, value in zip(_NAMES, others, strict=True)
-        ]
     try:
+        if may_hold(body, secret):
+            # The id must be the one that was asked for; a known status, a number and a time hold no key.
+            status = status if status in list(_STATUSES) else redact(status, secret)
+            others = [
+                value if name in _TIMES and values.moment(value) else redact(value, secret)
+                for name, value in zip(_NAMES, others, strict=True)
+            ]
         evaluation = _from_values((found_id, status, progress), others)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"the evaluation in the response cannot be used: {error}") from None

@@ -790,6 +790,7 @@ def test_asset_event_has_the_evaluation(oxen_hub: LocalHub, ti: StartingTaskInst
 # Stopped
 
 
+@needs_store
 def test_stop_while_waiting_says_what_keeps_running(
     hub: LocalHub, ti: StartingTaskInstance, logged: Callable[[], str]
 ) -> None:

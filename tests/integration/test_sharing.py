@@ -304,19 +304,19 @@ async def test_look_up_that_fails_after_a_refusal_is_an_outage(
 
 async def test_fifty_waits_cost_the_hub_what_two_would(oxen_hub: LocalHub) -> None:
     """Waits for one evaluation that began at any time poll at most twice as often as one alone, and all see its end."""
-    alone, shared = (oxen_hub.add_evaluation(seconds=2.0) for _ in range(2))
+    seconds, interval = 2.0, 0.25
+    evaluation_id = oxen_hub.add_evaluation(seconds=seconds)
 
-    async def wait(evaluation_id: str, begin: float) -> float:
+    async def wait(begin: float) -> str:
         await asyncio.sleep(begin)
-        event = await run_trigger(make_trigger(evaluation_id, poke_interval=0.25, max_wait=0.25))
-        assert event["outcome"] == "completed"
-        return time.monotonic()
+        event = await run_trigger(make_trigger(evaluation_id, poke_interval=interval, max_wait=interval))
+        return str(event["outcome"])
 
-    await wait(alone, 0)
-    ended = await asyncio.gather(*(wait(shared, 0.01 * number) for number in range(50)))
+    outcomes = await asyncio.gather(*(wait(0.01 * number) for number in range(50)))
 
-    assert oxen_hub.requests_for(shared) <= 2 * oxen_hub.requests_for(alone)
-    assert max(ended) - min(ended) < 0.6  # two intervals, and what a busy machine adds
+    assert outcomes == ["completed"] * 50
+    # One wait alone polls at the start, then once an interval; on a busy machine there are fewer polls, not more.
+    assert oxen_hub.requests_for(evaluation_id) <= 2 * (seconds / interval + 2)
     assert shared_connections() == []
 
 
