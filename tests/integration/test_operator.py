@@ -136,7 +136,7 @@ def test_what_may_be_a_mistake_is_warned_of(arguments: dict[str, Any], warning: 
         make_operator(**arguments)
 
     (only,) = caught
-    assert str(only.message).startswith(warning)
+    assert str(only.message).startswith(f"Task 'label': {warning}")
     assert only.category is UserWarning
 
 
@@ -492,7 +492,7 @@ def test_later_attempt_without_a_store_is_final(oxen_hub: LocalHub, ti: Starting
 
 @needs_store
 @pytest.mark.parametrize("policy", [{"on_unknown_start": "start_again"}, {"durable": False}])
-@pytest.mark.filterwarnings("ignore:durable=False")
+@pytest.mark.filterwarnings("ignore:.*durable=False")
 def test_setting_that_may_start_two_is_used(
     oxen_hub: LocalHub, ti: StartingTaskInstance, policy: dict[str, Any]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
+    DAG,
     AirflowSkipException,
     TaskDeferred,
+    TaskGroup,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
@@ -425,18 +428,94 @@ def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
         ("repo_name", "a/b"),
         ("evaluation_id", ".."),
         ("evaluation_id", "None"),
-        ("namespace", " ox"),
+        ("namespace", "ox/r"),
+        ("evaluation_id", "https://www.oxen.ai/ox/r/evaluations/x"),
         ("evaluation_id", None),
-        ("evaluation_id", 7),
+        ("evaluation_id", 7.5),
         ("evaluation_id", ["x"]),
+        ("evaluation_id", print),
     ],
 )
 def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
     """An argument that could never be sent is refused as the sensor is made, with its name."""
     arguments = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x", argument: value}
 
-    with pytest.raises(ValueError, match=f"argument '{argument}'"):
+    with pytest.raises(ValueError, match=f"^Task 'gate': argument '{argument}'"):
         OxenEvaluationSensor(task_id="gate", **arguments)
+    if argument != "evaluation_id":
+        del arguments["evaluation_id"]
+        with pytest.raises(ValueError, match=f"^Task 'gate': argument '{argument}'"):
+            OxenEvaluationSensor.partial(task_id="gate", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"poke_interval": 0}, "poke_interval must be above 0"),
+        ({"timeout": timedelta.max}, "timeout is .* beyond the calendar"),
+        ({"default_args": {"timeout": timedelta.max}}, "timeout is .* beyond the calendar"),
+        ({"conditions": all_rows}, r"conditions: all_rows makes a condition and was not called: write all_rows\(\)"),
+        ({"conditions": [max_credits]}, "conditions: max_credits makes a condition and was not called"),
+        ({"oxen_conn_id": "https://hub.oxen.ai"}, "oxen_conn_id is an address"),
+        ({"namespace": "ox/r"}, "argument 'namespace'"),
+        ({"conditions": eval("lambda evaluation: True")}, None),  # noqa: S307
+    ],
+)
+def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
+    arguments: dict[str, Any], problem: str | None
+) -> None:
+    """A DAG file may make hundreds of tasks: the error says which one is meant, also in a group and where mapped."""
+    named = {"task_id": "gate", "namespace": "ox", "repo_name": "r", **arguments}
+
+    with DAG("nightly", schedule=None), TaskGroup("checks"):
+        if problem is not None:
+            with pytest.raises(ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem}"):
+                OxenEvaluationSensor(evaluation_id="x", **named)
+        with pytest.raises(
+            ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem or 'conditions: .*exec'}"
+        ):
+            OxenEvaluationSensor.partial(**named).expand(evaluation_id=["x"])
+
+
+def test_warning_names_dag_and_task() -> None:
+    """A warning about an argument begins with the ids of DAG and task."""
+    with DAG("nightly", schedule=None), pytest.warns(UserWarning, match=r"^DAG 'nightly', task 'gate': mode="):
+        OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="x", mode="reschedule")
+
+
+@pytest.mark.parametrize("way", [*WAYS, "in the triggerer"])
+def test_uuid_is_taken_as_its_text(oxen_hub: LocalHub, way: str) -> None:
+    """An id that is a UUID, as a task may return it, is waited for, each way."""
+    if way == "in the triggerer" and not AIRFLOW_V_3_3_PLUS:
+        pytest.skip("Airflow 3.3 or later is needed")
+    evaluation_id = add_evaluation(oxen_hub, way, end="completed")
+
+    result = run_task(way, uuid.UUID(evaluation_id))  # type: ignore[arg-type]
+
+    assert result.raised is None
+    assert result.returned["id"] == evaluation_id
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_white_space_around_rendered_names_is_left_out(oxen_hub: LocalHub, way: str) -> None:
+    """What a shell pushed ends with a line break; a number is the name it is written as."""
+    evaluation_id = add_evaluation(oxen_hub, way, end="completed")
+
+    result = run_task(way, f" {evaluation_id}\n", namespace="ox\n", oxen_conn_id="oxen_default\n")
+
+    assert result.raised is None
+    assert f"/api/repos/ox/customer-intents/evaluations/{evaluation_id}" in str(oxen_hub.requests)
+
+
+@pytest.mark.parametrize(("written", "text"), [("2024", "2024"), ("1e3", "1e3"), ("0x10", "0x10"), ("2_4", "2_4")])
+def test_name_that_looks_like_a_number_stays_as_written(written: str, text: str) -> None:
+    """With ``render_template_as_native_obj``, Jinja would make another name of it."""
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        gate = OxenEvaluationSensor(task_id="gate", namespace=written, repo_name="{{ x }}", evaluation_id="e")
+
+    gate.render_template_fields({"x": "2024"})
+
+    assert (gate.namespace, gate._ref.namespace, gate._ref.repo_name) == (text, text, "2024")  # noqa: SLF001
 
 
 @pytest.mark.parametrize(
@@ -519,7 +598,7 @@ def test_rescheduled_task_does_not_hold_its_worker_through_a_rate_limit(oxen_hub
     assert (rescheduled.value.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds() > 890
 
 
-@pytest.mark.parametrize("rendered", ["", "None", "a/b", 7])
+@pytest.mark.parametrize("rendered", ["", "None", "a/b", 7.5, ["a"]])
 def test_bad_rendered_id_fails_for_good_before_any_request(oxen_hub: LocalHub, rendered: object) -> None:
     """A template that renders to nothing usable fails the task with the argument's name, and nothing is sent."""
     sensor = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="{{ params.x }}")
