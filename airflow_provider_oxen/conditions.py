@@ -12,8 +12,8 @@ met closes the gate. Three are ready-made::
 
     OxenEvaluationSensor(..., conditions=[all_rows(), max_credits(25)])
 
-Where the hub does not report the number that a ready-made condition needs, the condition is not met. Where an evaluation
-had no rows at all, none of its rows was processed, so :func:`all_rows` and :func:`min_rows` are not met.
+Where the hub does not report the number that a ready-made condition needs, the condition is not met. Where an
+evaluation had no rows at all, nothing was evaluated, so :func:`all_rows` and :func:`min_rows` are not met.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def check_source(conditions: Condition | Sequence[Condition]) -> None:
     """
     for condition in parse_conditions(conditions):
         try:
-            inspect.getsource(getattr(condition, "func", condition))  # type: ignore[arg-type]
+            inspect.getsource(getattr(condition, "func", condition))
         except TypeError:  # it has no source code of its own, which Airflow accepts
             continue
         except OSError:
@@ -161,10 +161,9 @@ def find_unmet(conditions: Sequence[Condition], evaluation: Evaluation) -> str |
 
 def _why_never(condition: Any) -> str | None:
     """Say why a callable can never be a condition; None where it may be one."""
-    if calls := {all_rows: "all_rows()", min_rows: "min_rows(0.99)", max_credits: "max_credits(25)"}.get(
-        condition if inspect.isfunction(condition) else None
-    ):
-        return f"makes a condition and was not called: write {calls}"
+    for factory, call in ((all_rows, "all_rows()"), (min_rows, "min_rows(0.99)"), (max_credits, "max_credits(25)")):
+        if condition is factory:
+            return f"makes a condition and was not called: write {call}"
     if hasattr(condition, "operator_class"):
         return "is a task: a condition is a plain function, without the decorator"
     if inspect.iscoroutinefunction(condition) or inspect.iscoroutinefunction(getattr(condition, "__call__", None)):  # noqa: B004

@@ -60,9 +60,7 @@ class EvaluationRef:
     def __post_init__(self) -> None:
         """Take ids as their text: a task may have returned a UUID, or a line break at its end."""
         for name in ("namespace", "repo_name", "evaluation_id"):
-            value = getattr(self, name)
-            if (text := as_text(value)) is not value:
-                object.__setattr__(self, name, text)
+            object.__setattr__(self, name, as_text(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"evaluation {self.evaluation_id} of {self.namespace}/{self.repo_name}"

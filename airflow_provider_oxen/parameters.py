@@ -125,7 +125,9 @@ def check_conn_id(value: object) -> None:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"oxen_conn_id is empty: {example}")
     if not isinstance(value, str):
-        raise ValueError(f"oxen_conn_id must be text, but is {type(value).__name__}: {example}")
+        raise ValueError(  # noqa: TRY004  # as all that is wrong with an argument
+            f"oxen_conn_id must be text, but is {type(value).__name__}: {example}"
+        )
     if "://" in value:  # not shown, for it may hold the key
         raise ValueError(f"oxen_conn_id is an address: put it into an Airflow connection; then {example}")
 
@@ -232,7 +234,7 @@ def _advise(name: str, text: str) -> str | None:
     is_url = "://" in text or text.lower().startswith(("www.", "oxen.ai/", "hub.oxen.ai/"))
     if "/" not in text:
         return None
-    path = text.split("://", 1)[-1].split("?")[0].split("#")[0].strip("/")
+    path = text.split("://", 1)[-1].partition("?")[0].partition("#")[0].strip("/")
     parts = path.split("/")[1 if is_url else 0 :]
     if parts[:2] == ["api", "repos"]:
         parts = parts[2:]

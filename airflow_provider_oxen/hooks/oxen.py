@@ -104,9 +104,14 @@ class OxenHook(BaseHook):
         """
         try:
             with self.get_conn() as client:
-                return True, f"Connected to {client.config.base_url} as {client.ask(build_get_user())}"
+                connected = f"Connected to {client.config.base_url} as {client.ask(build_get_user())}"
+                # Airflow tests a connection under an id that it makes up: it would only puzzle.
+                warnings = (each.removeprefix(f"connection {self.oxen_conn_id!r}: ") for each in client.config.warnings)
+                return True, ". Warning: ".join([connected, *warnings])
+        except OxenConfigError as error:
+            return False, f"Field {error.field!r} {error.problem}"
         except OxenError as error:
-            return False, str(error)
+            return False, str(error).replace(f"connection {self.oxen_conn_id!r}", "the connection")
 
     def get_config(self) -> ClientConfig:
         """

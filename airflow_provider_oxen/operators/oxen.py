@@ -206,9 +206,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         with naming_task(kwargs):
             self._check()
         if not durable:
-            self._warn(
-                "durable=False: each attempt of this task starts an evaluation, so a retry pays again", stacklevel=3
-            )
+            self._warn("durable=False: each attempt starts an evaluation, so a retry pays again", stacklevel=3)
         if end_from_trigger:
             self._plan_end()
         self._apply_execution_timeout(deferrable=deferrable)

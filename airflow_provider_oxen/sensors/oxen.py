@@ -77,9 +77,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         gets the :class:`~airflow_provider_oxen.evaluations.Evaluation` (without its prompt) and returns True, or False
         or a text that says why not; the task then fails for good. Ready-made ones are in
         :mod:`airflow_provider_oxen.conditions`. Conditions are called on a worker. Where one raises an exception or
-        returns something else, the task fails and may be retried, whatever ``soft_fail`` says; an
-        ``AirflowFailException`` or ``AirflowSkipException`` of its own has its usual meaning. None (the default):
-        every completed evaluation opens the gate.
+        returns something else, the task fails and may be retried, whatever ``soft_fail`` says. One
+        that raises an ``AirflowFailException`` is not met, and an ``AirflowSkipException`` skips the task. None (the
+        default): every completed evaluation opens the gate.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
         3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
         and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow uses no pool slot for

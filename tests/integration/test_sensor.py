@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
-    DAG,
     AirflowSkipException,
     TaskDeferred,
     TaskGroup,
@@ -25,7 +26,7 @@ from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
-from airflow_provider_oxen.testing import Alter, Fault, Respond
+from airflow_provider_oxen.testing import Alter, Disconnect, Fault, Respond
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
 from tests.support.tasks import (
     WAYS,
@@ -277,8 +278,93 @@ def test_condition_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Except
     result = run_task("first poll", add_evaluation(oxen_hub, "first poll"), conditions=condition)
 
     assert type(result.raised) is kind
-    assert str(result.raised).endswith("will not do")
+    assert "will not do" in str(result.raised)
     assert "evaluation" in result.xcoms
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
+def test_condition_that_fails_the_task_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
+    """``soft_fail`` and ``never_fail`` hold for the ``AirflowFailException`` of a condition, as for any other."""
+
+    def condition(_: Evaluation) -> bool:
+        raise AirflowFailException("the answers are\nall the same")
+
+    result = run_task(way, add_evaluation(oxen_hub, way), conditions=condition, **{setting: True})
+
+    assert type(result.raised) is AirflowSkipException
+    assert str(result.raised).startswith(f"Skipped by {setting}. Condition not met: the answers are all the same; ")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_text_of_the_hub_is_one_line_where_it_is_shown(oxen_hub: LocalHub, way: str, logged: Callable[[], str]) -> None:
+    """A text with line breaks and escape codes cannot forge a line of a log; the XCom keeps it as it is."""
+    text = "quota\n2026-01-01 INFO - The gate opens.\x1b[2K\r\u2028\x9b31m end"
+    evaluation_id = add_evaluation(oxen_hub, way, end="errored", error_message=text)
+
+    result = run_task(way, evaluation_id)
+
+    assert str(result.raised).isprintable()
+    assert "quota 2026-01-01 INFO - The gate opens. [2K 31m end" in str(result.raised)
+    assert result.xcoms["evaluation"]["error_message"] == text
+    assert not any(line.lstrip().startswith("2026-01-01 INFO") for line in logged().splitlines())
+
+
+@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+def test_setting_that_never_heals_fails_at_the_first_poll(
+    oxen_hub: LocalHub, way: str, set_connection: Callable[..., None]
+) -> None:
+    """TLS spoken to a port that has none fails at once, for good, and the message says what to set."""
+    set_connection(host=oxen_hub.url.replace("http:", "https:"), schema=None)
+
+    began = time.monotonic()
+    result = run_task(way, "e", retry_window=60)
+
+    assert type(result.raised) is AirflowFailException
+    assert "the port does not speak TLS: set the connection's schema to http" in str(result.raised)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [("EAI_NONAME", AirflowFailException), ("EAI_AGAIN", OxenHubUnreachableError)]
+)
+def test_unknown_name_fails_at_the_first_poll(
+    set_connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    number: str,
+    kind: type[Exception],
+) -> None:
+    """A name that no resolver knows is a setting; a resolver that is out of reach is waited for."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(getattr(socket, number), "made up")
+
+    set_connection(host="https://hub.invalid", schema=None)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+
+    result = run_task("poke", "e", retry_window=0.2)
+
+    assert type(result.raised) is kind
+    assert ("check the connection's host" in str(result.raised)) == (number == "EAI_NONAME")
+
+
+def test_unknown_name_during_a_wait_is_waited_for(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the evaluation was seen, a name that does not resolve is an outage."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=1, faults=(Fault(Disconnect("after")),))
+    known, calls = socket.getaddrinfo, []
+
+    def fails_at_times(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if 1 < len(calls) < 4:
+            raise socket.gaierror(socket.EAI_NONAME, "made up")
+        return known(*arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails_at_times)
+
+    result = run_task("poke", evaluation_id, retry_window=20)
+
+    assert result.raised is None
+    assert len(calls) > 3
 
 
 @pytest.mark.parametrize("end", ["errored", "cancelled"])
@@ -467,6 +553,10 @@ def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
     """A DAG file may make hundreds of tasks: the error says which one is meant, also in a group and where mapped."""
     named = {"task_id": "gate", "namespace": "ox", "repo_name": "r", **arguments}
 
+    if "default_args" in arguments:  # which a mapped task gets on its worker
+        with DAG("nightly", schedule=None), pytest.raises(ValueError, match=rf"^DAG 'nightly', task 'gate': {problem}"):
+            OxenEvaluationSensor(evaluation_id="x", **named)
+        return
     with DAG("nightly", schedule=None), TaskGroup("checks"):
         if problem is not None:
             with pytest.raises(ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem}"):
@@ -515,7 +605,7 @@ def test_name_that_looks_like_a_number_stays_as_written(written: str, text: str)
 
     gate.render_template_fields({"x": "2024"})
 
-    assert (gate.namespace, gate._ref.namespace, gate._ref.repo_name) == (text, text, "2024")  # noqa: SLF001
+    assert (gate.namespace, gate._ref.namespace, gate._ref.repo_name) == (text, text, "2024")
 
 
 @pytest.mark.parametrize(

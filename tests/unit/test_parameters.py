@@ -169,7 +169,7 @@ def test_conn_id_is_a_text_that_names_a_connection(value: object) -> None:
 @pytest.mark.parametrize("duration", [timedelta.max, timedelta(days=365 * 8_000), 1e300, 1e12])
 def test_duration_beyond_the_calendar_is_refused(duration: Any) -> None:
     """A wait that would end after the last day that can be stored is refused when the DAG is parsed."""
-    with pytest.raises(ValueError, match="timeout is .* beyond the calendar: at most 100 years"):
+    with pytest.raises(ValueError, match=r"timeout is .* beyond the calendar: at most 100 years"):
         parse_seconds("timeout", duration)
 
 
