@@ -139,7 +139,8 @@ def _read_path(path: str) -> list[str]:
     if len(segments) < 3:
         raise ValueError("it names no file in a repository")
     for name, segment in zip(("namespace", "repo_name"), segments[:2], strict=True):
-        check_path_parameter(name, segment)
+        if check_path_parameter(name, segment) != segment:  # an asset's address is compared as it is written
+            raise ValueError(f"there is white space around its {name}")
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError("it has an empty segment in its path, or '.' or '..'")
     return segments

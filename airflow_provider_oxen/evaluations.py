@@ -16,6 +16,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from airflow_provider_oxen import values
+from airflow_provider_oxen.parameters import as_text
 from airflow_provider_oxen.protocol import GOOD_ENVELOPES, ContractError
 from airflow_provider_oxen.redaction import may_hold, redact
 
@@ -55,6 +56,11 @@ class EvaluationRef:
     namespace: str
     repo_name: str
     evaluation_id: str
+
+    def __post_init__(self) -> None:
+        """Take ids as their text: a task may have returned a UUID, or a line break at its end."""
+        for name in ("namespace", "repo_name", "evaluation_id"):
+            object.__setattr__(self, name, as_text(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"evaluation {self.evaluation_id} of {self.namespace}/{self.repo_name}"

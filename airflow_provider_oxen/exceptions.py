@@ -116,7 +116,16 @@ class OxenTransientError(OxenRequestError):
 
 
 class OxenUnreachableError(OxenTransientError):
-    """No response came: refused, reset, name not resolved, or timed out."""
+    """
+    No response came: refused, reset, name not resolved, or timed out.
+
+    :param is_setting: whether a setting is the likely cause, where this happens at the first request: a name that does
+        not resolve, or TLS spoken to a port that has none.
+    """
+
+    def __init__(self, problem: str, *, is_setting: bool = False, **named: object) -> None:
+        super().__init__(problem, **named)  # type: ignore[arg-type]  # the names are OxenTransientError's
+        self.is_setting = is_setting
 
 
 class OxenRateLimitError(OxenTransientError):

@@ -198,6 +198,7 @@ class Gate:
             max_wait=max(max_wait, task.poke_interval),
             deadline=(time.time() if began is None else began.timestamp()) + limit,
             retry_window=task.retry_window,
+            missing_connection_is_outage=began is not None,  # an earlier process of the task has found it
         )
 
     def _poll(self, client: OxenClient, wait: Wait) -> tuple[Wait, Step]:
@@ -275,8 +276,10 @@ class Gate:
         try:
             evaluation = Evaluation.from_dict(outcome.evaluation.to_dict())
             unmet = find_unmet(parse_conditions(self._task.conditions), evaluation)
-        except (AirflowFailException, AirflowSkipException):
+        except AirflowSkipException:
             raise
+        except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
+            return outcome.with_unmet_condition(str(error) or "a condition raised AirflowFailException")
         except Exception as error:  # the callable may be any code
             self._task.log.exception("A condition raised an exception")
             return outcome.with_failed_condition(error)

@@ -7,18 +7,44 @@ module is imported whenever a DAG file that uses one of them is parsed.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import version_compat
-from airflow_provider_oxen.parameters import check_durations
+from airflow_provider_oxen.parameters import check_durations, is_template
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_oxen.gate import Gate
 
-__all__ = ["GateTaskMixin"]
+__all__ = ["GateTaskMixin", "describe_task", "naming_task"]
+
+
+def describe_task(arguments: Mapping[str, Any]) -> str:
+    """
+    Name the task that is being made, by DAG and task id, for the beginning of an error or a warning.
+
+    :param arguments: those that Airflow passes on to an operator's ``__init__``.
+    """
+    dag, group = arguments.get("dag"), arguments.get("task_group")
+    task_id = str(arguments.get("task_id"))
+    if group is not None:
+        task_id = group.child_id(task_id)
+    return f"Task {task_id!r}" if dag is None else f"DAG {dag.dag_id!r}, task {task_id!r}"
+
+
+@contextmanager
+def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Begin what is refused while a DAG file is parsed with the ids of DAG and task: a file may make hundreds."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (f"{describe_task(arguments)}: {error}",)
+        raise
 
 
 class GateTaskMixin:
@@ -32,12 +58,44 @@ class GateTaskMixin:
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """As Airflow's own. What can never work is refused here, while the DAG is parsed, and not on the workers."""
-        if kwargs.get("conditions") is not None:
-            from airflow_provider_oxen.conditions import check_conditions
+        made = super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
+        try:
+            cls._check_partial(made.kwargs)
+        except ValueError:
+            made._expand_called = True  # noqa: SLF001  # or Airflow warns that the task was never mapped
+            raise
+        return made
 
-            check_conditions(kwargs["conditions"], end_from_trigger=bool(kwargs.get("end_from_trigger")))
-        check_durations(**kwargs)
-        return super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
+    @classmethod
+    def _check_partial(cls, kwargs: Mapping[str, Any]) -> None:
+        # Airflow has put the DAG among the arguments, and the task group's id before the task's.
+        with naming_task({**kwargs, "task_group": None}):
+            if kwargs.get("conditions") is not None:
+                from airflow_provider_oxen.conditions import check_conditions, check_source
+
+                check_conditions(kwargs["conditions"], end_from_trigger=bool(kwargs.get("end_from_trigger")))
+                check_source(kwargs["conditions"])
+            check_durations(**kwargs)
+            cls._check_known(kwargs)
+
+    @classmethod
+    def _check_known(cls, arguments: Mapping[str, Any]) -> Any:
+        """Refuse what is wrong with an argument whose value is known while the DAG file is parsed."""
+        raise NotImplementedError
+
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As Airflow's own, but a text without a template stays one.
+
+        With ``render_template_as_native_obj``, Jinja would make a number of ``2024`` or ``1e3``, and None of ``None``.
+        """
+        rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # Airflow's base class
+        if not isinstance(content, str) or isinstance(rendered, str) or is_template(content):
+            return rendered
+        try:  # a DAG may have other marks for its templates
+            return content if ast.literal_eval(content.strip()) == rendered else rendered
+        except (ValueError, SyntaxError):
+            return rendered
 
     @property
     def execution_limit(self) -> timedelta | None:

@@ -6,12 +6,34 @@ Imports are cheap here, because the literal arguments of a DAG file are checked 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from numbers import Integral
 from typing import Any
+from uuid import UUID
 
-__all__ = ["TriggerArguments", "check_durations", "check_path", "check_path_parameter", "is_template", "parse_seconds"]
+__all__ = [
+    "TriggerArguments",
+    "as_text",
+    "check_conn_id",
+    "check_durations",
+    "check_path",
+    "check_path_parameter",
+    "is_known",
+    "is_template",
+    "parse_seconds",
+]
+
+#: Longest duration, in seconds: 100 years. Later moments cannot be stored in every database, nor in any calendar.
+_LONGEST_SECONDS = 100 * 365.25 * 86_400
+#: What to write, by the argument's name.
+_EXAMPLES = {
+    "namespace": "the user or organization that owns the repository, such as 'ox'",
+    "repo_name": "the repository's name alone, such as 'customer-intents'",
+    "evaluation_id": "the evaluation's id, such as 'd0c8585d-1234-5678-abcd-ef0123456789'",
+}
+#: What editors and shells leave around a text without being seen, besides white space.
+_INVISIBLE = "\N{ZERO WIDTH NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,33 +71,65 @@ def is_template(text: str) -> bool:
     return any(mark in text for mark in ("{{", "{%", "{#"))
 
 
+def is_known(value: object) -> bool:
+    """Say whether an argument is what it will be when the task runs: no template, and no output of a task."""
+    if isinstance(value, str):
+        return not is_template(value)
+    return not hasattr(value, "iter_references")  # as the output of a task, and all else that Airflow resolves, has
+
+
+def as_text(value: Any) -> Any:
+    """
+    Take a UUID and a whole number as their text, and remove the white space around a text.
+
+    A task may return a ``uuid.UUID``, a shell's XCom ends with a line break, and with
+    ``render_template_as_native_obj`` Jinja makes a number of a name such as ``2024``.
+
+    :return: the text; any other value as it is.
+    """
+    if isinstance(value, str):
+        return str.__str__(value).strip().strip(_INVISIBLE).strip()
+    if isinstance(value, (UUID, Integral)) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
 def check_path_parameter(name: str, value: object) -> str:
     """
     Refuse a namespace, repository name or evaluation id that does not name exactly one thing on the hub.
 
     :param name: the argument's name, for the error.
     :param value: what was given for it, rendered.
-    :return: the value, unchanged.
-    :raises OxenConfigError: it is not text, is empty, begins or ends with white space, has a control character,
-        or would change the request's path (a slash, a backslash, ``.`` or ``..``). The text ``None`` is refused as
-        well: it is what Jinja renders where an upstream task returned nothing.
+    :return: its text, see :func:`as_text`.
+    :raises OxenConfigError: it is not text, is empty, has a control character, or would change the request's path (a
+        slash, a backslash, ``.`` or ``..``). The text ``None`` is refused as well: it is what Jinja renders where an
+        upstream task returned nothing. The error says what to write instead, as far as that can be known.
     """
+    text = as_text(value)
+    if not isinstance(text, str):
+        raise _error(_describe_other(name, value), name)
+    if text in ("", "None"):
+        raise _error(_describe_nothing(name, text), name)
+    if advice := _advise(name, text):
+        raise _error(f"is {text!r}: {advice}", name)
+    return _check_segment(name, text)
+
+
+def check_conn_id(value: object) -> None:
+    """
+    Refuse what cannot be the id of an Airflow connection.
+
+    :raises ValueError: it is empty, is not text, or is an address.
+    """
+    example = "name the Airflow connection to use, such as 'oxen_default'"
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"oxen_conn_id is empty: {example}")
     if not isinstance(value, str):
-        raise _error(f"must be text, but is {type(value).__name__}", name)
-    if value in ("", "None"):
-        raise _error(f"is {value!r}: nothing was given, or the task it should come from returned nothing", name)
-    if value != value.strip():
-        raise _error(f"is {value!r}: remove the white space around it", name)
-    if value in (".", "..") or any(c in "/\\" or ord(c) < 0x20 or ord(c) == 0x7F for c in value):
-        raise _error(
-            f"is {value!r}: it may not contain a slash, a backslash or a control character, nor be '.' or '..'",
-            name,
+        raise ValueError(  # noqa: TRY004  # as all that is wrong with an argument
+            f"oxen_conn_id must be text, but is {type(value).__name__}: {example}"
         )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _error("holds characters that cannot be sent (lone surrogates)", name) from error
-    return value
+    if "://" in value:  # not shown, for it may hold the key
+        raise ValueError(f"oxen_conn_id is an address: put it into an Airflow connection; then {example}")
 
 
 def check_durations(**arguments: Any) -> None:
@@ -101,12 +155,17 @@ def check_path(name: str, value: object) -> list[str]:
     :raises OxenConfigError: it is not text, has an empty segment (a slash at its start or end, or two in a row), or a
         segment that :func:`check_path_parameter` refuses.
     """
-    if not isinstance(value, str) or not value:
-        check_path_parameter(name, value)
-    segments = str(value).split("/")
+    text = as_text(value)
+    if not isinstance(text, str):
+        raise _error(_describe_other(name, value), name)
+    if text in ("", "None"):
+        raise _error(_describe_nothing(name, text), name)
+    if "://" in text:
+        raise _error(f"is a URL, {text!r}: write only the part inside the repository", name)
+    segments = text.split("/")
     if "" in segments:
-        raise _error(f"is {value!r}: it must not begin or end with a slash, nor have two in a row", name)
-    return [check_path_parameter(name, segment) for segment in segments]
+        raise _error(f"is {text!r}: it must not begin or end with a slash, nor have two in a row", name)
+    return [_check_segment(name, segment) for segment in segments]
 
 
 def parse_seconds(name: str, duration: timedelta | float) -> float:
@@ -116,12 +175,80 @@ def parse_seconds(name: str, duration: timedelta | float) -> float:
     :param name: the argument's name, for the error.
     :param duration: a ``timedelta``, or a number of seconds.
     :return: seconds, 0 or more.
-    :raises ValueError: it is neither, below 0, or without end.
+    :raises ValueError: it is neither, below 0, without end, or longer than 100 years.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
         raise ValueError(f"{name} must be a timedelta or a finite number of seconds, 0 or more, but is {duration!r}")
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f"{name} is {duration!r}, which would end beyond the calendar: at most 100 years are possible")
     return seconds
+
+
+def _check_segment(name: str, text: str) -> str:
+    """Refuse what is not one segment of a path."""
+    if not text or text != text.strip():
+        raise _error(f"is {text!r}: remove the white space around it", name)
+    # \u0080 and up: the control characters that some terminals obey, and the separators that begin a new line.
+    if text in (".", "..") or any(c in "/\\\u2028\u2029" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text):
+        raise _error(
+            f"is {text!r}: it may not contain a slash, a backslash or a control character, nor be '.' or '..'", name
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _error("holds characters that cannot be sent (lone surrogates)", name) from error
+    return text
+
+
+def _describe_nothing(name: str, value: object) -> str:
+    what = f". Give {_EXAMPLES[name]}" if name in _EXAMPLES else ""
+    return f"is {value!r}: nothing was given, or the task it should come from returned nothing{what}"
+
+
+def _describe_other(name: str, value: object) -> str:
+    """Say what to write instead of a value that is not text."""
+    kind = type(value).__name__
+    problem = f"must be text, but is {kind}"
+    if value is None:
+        return _describe_nothing(name, value)
+    if isinstance(value, dict):
+        return f"{problem}: give one of its values, such as start.output['evaluation_id'] of the task that starts it"
+    if isinstance(value, (list, tuple, set, frozenset)) or hasattr(value, "__next__"):
+        return f"{problem}: a task is for one; for several, map it with .partial(...).expand({name}=[...])"
+    if isinstance(value, (bytes, bytearray)):
+        return f"{problem}: decode it, as in value.decode()"
+    if hasattr(value, "task_id"):
+        return f"{problem}: a task was given; give its output, as in start.output"
+    if callable(value):
+        return f"{problem}: a function was given; give the output of a task, with the parentheses, as in start()"
+    if isinstance(value, (bool, float)):
+        return f"{problem}: with render_template_as_native_obj, Jinja makes such a value of a text; write it as text"
+    return f"{problem}: give {_EXAMPLES[name]}" if name in _EXAMPLES else problem
+
+
+def _advise(name: str, text: str) -> str | None:
+    """Say what to write instead of an address, of several names in one, or of a text in quotation marks."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return "remove the quotation marks around it"
+    is_url = "://" in text or text.lower().startswith(("www.", "oxen.ai/", "hub.oxen.ai/"))
+    if "/" not in text:
+        return None
+    path = text.split("://", 1)[-1].partition("?")[0].partition("#")[0].strip("/")
+    parts = path.split("/")[1 if is_url else 0 :]
+    if parts[:2] == ["api", "repos"]:
+        parts = parts[2:]
+    names = {}
+    if len(parts) >= 4 and parts[2] == "evaluations":
+        names = {"namespace": parts[0], "repo_name": parts[1], "evaluation_id": parts[3]}
+    elif len(parts) == 2 and parts[0] == "evaluations":
+        names = {"evaluation_id": parts[1]}
+    elif len(parts) >= 2 and (is_url or name != "evaluation_id") and all(parts[:2]) and (is_url or len(parts) == 2):
+        names = {"namespace": parts[0], "repo_name": parts[1]}
+    written = ", ".join(f"{each}={value!r}" for each, value in names.items() if value not in (".", ".."))
+    if is_url:
+        return f"it is a URL; write {written or _EXAMPLES.get(name, 'a name')}"
+    return f"it may not contain a slash; write {written}" if written else None
 
 
 def _error(problem: str, name: str) -> ValueError:

@@ -207,11 +207,16 @@ class _ErrorResponse:
                     "and that the key's owner may read the repository."
                 )
             case 404:
-                return OxenNotFoundError, f"not found.{check}"
+                return OxenNotFoundError, f"not found{self._asked_below_a_path()}.{check}"
             case 407:
                 message = "the proxy asks for a login. Check the connection's extra field 'proxy'."
                 return OxenBadRequestError, message
         return OxenBadRequestError, f"the hub refuses the request.{check}"
+
+    def _asked_below_a_path(self) -> str:
+        """Show the whole address where the connection's host has a path: a part of it may be there twice."""
+        path = urlsplit(self._config.base_url).path
+        return f" at {self._config.base_url}{self._call.path} (the connection's host ends in {path!r})" if path else ""
 
     def _error(self, kind: type[OxenRequestError], problem: str, **named: Any) -> OxenRequestError:
         request_id = self._response.headers.get("x-oxen-request-id")

@@ -20,6 +20,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
@@ -245,15 +246,15 @@ class Starter:
     def _send(self, client: OxenClient, request: StartRequest, call: Call[Evaluation], ledger: Ledger) -> Started:
         self._request, self._ledger = request, ledger
         give_up_at = None if self._task.retry_window is None else time.monotonic() + self._task.retry_window
-        tries = 0
-        while True:
-            tries += 1
+        for tries in count(1):
             try:
                 evaluation = client.ask(call, before_sending=ledger.open)
                 self.started = ref = request.ref_of(evaluation.id)
                 break
             except (OxenUnreachableError, OxenRateLimitError) as error:  # not sent, or refused for now
                 ledger.remove(self._task.log)
+                if tries == 1 and isinstance(error, OxenUnreachableError) and error.is_setting:  # no later try helps
+                    raise AirflowFailException(f"Nothing was started: {error}") from None
                 seconds = self._seconds_to_next_try(error, tries)
                 if give_up_at is not None and time.monotonic() + seconds > give_up_at:
                     raise self._not_started(error, ledger) from None

@@ -27,6 +27,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow.providers.common.compat.sdk import conf
+
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.triggerer_templates import (
     DagFacts,
@@ -214,6 +216,11 @@ def _for_triggerer(task: BaseOperator, arguments: TriggerArguments) -> TriggerAr
 
     :raises NeedsWorkerError: there is none, or the start needs a worker for another reason.
     """
+    if conf.getboolean("triggerer", "queues_enabled", fallback=False):
+        # Source: Airflow 3.3.2's scheduler writes such a trigger without a queue, whatever the task's is.
+        raise NeedsWorkerError(
+            "[triggerer] queues_enabled is set, and triggerers with --queues do not run what begins there"
+        )
     if version_compat.is_in_mapped_group(task):
         raise NeedsWorkerError("a task in a mapped task group begins on a worker")
     if task.on_execute_callback or version_compat.has_hook(task, "pre_execute"):

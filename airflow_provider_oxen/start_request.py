@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen.parameters import check_path, check_path_parameter
+from airflow_provider_oxen.parameters import as_text, check_conn_id, check_path, check_path_parameter
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import EvaluationRef
@@ -56,20 +56,33 @@ class StartRequest:
         return EvaluationRef(namespace or self.namespace, repo_name or self.repo_name, evaluation_id)
 
 
-def check_literals(arguments: Mapping[str, object]) -> None:
+def check_literals(arguments: Mapping[str, object]) -> dict[str, object]:
     """
     Refuse what is wrong with an argument whose value is known.
 
-    :param arguments: by name. Those that are not text yet (the output of a task) are passed over.
-    :raises ValueError: one is empty.
+    :param arguments: by name; only those that are what they will be when the task runs.
+    :return: them, as text where they are to be text: see :func:`airflow_provider_oxen.parameters.as_text`. A prompt, a
+        message and a column keep the white space around them.
+    :raises ValueError: one is empty, or is not text.
     :raises OxenConfigError: one cannot be part of a path.
     """
-    for name, check in _REQUIRED.items():
-        value = arguments.get(name, "not given")
-        if value is None or (isinstance(value, str) and not value.strip()):
+    checked = dict(arguments)
+    for name, value in arguments.items():
+        required = name in _REQUIRED
+        if name == "body" or (value is None and not required and name != "oxen_conn_id"):
+            continue
+        if required and (value is None or (isinstance(value, str) and not value.strip())):
             raise ValueError(f"{name} is empty")
-        if check is not None and isinstance(value, str) and name in arguments:
+        text = as_text(value)
+        if check := _REQUIRED.get(name):
             check(name, value)
+        elif name == "oxen_conn_id":
+            check_conn_id(value)
+        elif not isinstance(text, str):
+            raise ValueError(f"{name} must be text, but is {type(value).__name__}")
+        if check is not None or name in ("model", "oxen_conn_id") or not isinstance(value, str):
+            checked[name] = text
+    return checked
 
 
 def find_unknown_types(arguments: Mapping[str, object]) -> list[str]:

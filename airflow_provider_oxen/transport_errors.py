@@ -7,7 +7,9 @@ Each library has a table, by class and never by text. Whether a call was sent is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import ssl
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from airflow_provider_oxen.config import ClientConfig
@@ -22,6 +24,15 @@ from airflow_provider_oxen.protocol import Call, as_unknown_effect
 from airflow_provider_oxen.sent_once import SentOnce
 
 __all__ = ["aiohttp_table", "requests_table", "translate"]
+
+#: There is no such name. A resolver that cannot be reached has another number.
+_UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+#: What OpenSSL calls a response that is not TLS, by its version.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+#: How a port with TLS responds to plain HTTP, as bytes and as Python shows them in a text: a fatal alert.
+_TLS_ALERT = ("\x15\x03", "\\x15\\x03")
+#: Source: OpenSSL's x509_vfy.h.
+_OTHER_NAME, _OUT_OF_DATE, _STRICT = (62, 64), (9, 10), range(79, 95)
 
 _Table: TypeAlias = tuple[
     tuple[type[BaseException], Callable[[BaseException], tuple[type[OxenTransientError], str]]], ...
@@ -71,6 +82,8 @@ def translate(
         translated = error
     elif isinstance(error, OxenConfigError):
         translated = OxenUnreachableError(str(error), request=request)
+    elif setting := _find_wrong_setting(error, config):
+        translated = OxenUnreachableError(f"{setting} ({config.base_url})", request=request, is_setting=True)
     else:
         describe = next(describe for kind, describe in table if isinstance(error, kind))
         if not sent and describe is _broken_off:  # of a proxy, to CONNECT
@@ -86,13 +99,17 @@ def translate(
         else:
             if once is not None and sent and describe is _no_connection:
                 problem = f"the connection was lost ({_cause(error)})"
+            if describe is _tls_failed:
+                problem = f"{problem}; {_advise_on_certificate(error, config)}"
             translated = kind(f"{problem} ({config.base_url})", request=request)
     if once is None:
         return translated
     return (
         as_unknown_effect(translated)
         if sent
-        else OxenUnreachableError(f"not sent: {translated.problem}", request=request)
+        else OxenUnreachableError(
+            f"not sent: {translated.problem}", request=request, is_setting=getattr(translated, "is_setting", False)
+        )
     )
 
 
@@ -101,9 +118,7 @@ def _too_slow(error: BaseException) -> tuple[type[OxenTransientError], str]:
 
 
 def _tls_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
-    return OxenUnreachableError, (
-        f"no trusted TLS connection ({_cause(error)}); the connection's extra field 'verify' may name a CA file"
-    )
+    return OxenUnreachableError, f"no trusted TLS connection ({_cause(error)})"
 
 
 def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]:
@@ -127,14 +142,53 @@ def _cause(error: BaseException) -> str:
 
     The exceptions' own texts are left out: they quote addresses and objects, and change from release to release.
     """
-    chain: list[BaseException] = []
+    deepest = error
+    for cause in _causes(error):
+        deepest = cause
+        if isinstance(cause, OSError) and cause.strerror:
+            return " ".join(str(cause.strerror).split())[:200]
+    return type(deepest).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Find the exceptions inside an exception, itself first: a library puts one into another in several ways."""
+    seen: list[BaseException] = []
     todo: list[Any] = [error]
     while todo:
         this = todo.pop(0)
-        if not isinstance(this, BaseException) or this in chain:
-            continue
-        chain.append(this)
-        if isinstance(this, OSError) and this.strerror:
-            return " ".join(str(this.strerror).split())[:200]
-        todo += [getattr(this, "reason", None), this.__cause__, this.__context__, *this.args]
-    return type(chain[-1]).__name__
+        if isinstance(this, BaseException) and this not in seen:
+            seen.append(this)
+            yield this
+            todo += [getattr(this, "reason", None), this.__cause__, this.__context__, *this.args]
+
+
+def _find_wrong_setting(error: BaseException, config: ClientConfig) -> str | None:
+    """Say which setting is likely wrong, where an exception shows one; None where it may pass by itself."""
+    or_proxy = "" if config.proxy is None else ", or its extra field 'proxy'"
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:
+            return f"the host's name is not known ({_cause(cause)}): check the connection's host{or_proxy}"
+        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
+            return f"the port does not speak TLS: set the connection's schema to http, or check its port{or_proxy}"
+        if config.base_url.startswith("http:") and any(alert in str(cause) for alert in _TLS_ALERT):
+            return f"the port speaks TLS: set the connection's schema to https{or_proxy}"
+    return None
+
+
+def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
+    """Say what to do about a certificate that is not trusted."""
+    # The exceptions of aiohttp are of ssl's classes, without what those have.
+    code = next((found for each in _causes(error) if (found := getattr(each, "verify_code", None))), None)
+    if code in _OTHER_NAME:
+        return "the certificate is for another name: check the connection's host"
+    if code in _OUT_OF_DATE:
+        return "the certificate or this machine's clock is out of date"
+    if code in _STRICT:
+        return (
+            "Python 3.13 and later refuse a CA without these extensions, which the connection cannot change: make the "
+            "CA's certificate again with basicConstraints (critical), keyUsage, subjectKeyIdentifier and "
+            "authorityKeyIdentifier"
+        )
+    if isinstance(config.verify, str):
+        return f"check the CA file that the connection's extra field 'verify' names, {config.verify!r}"
+    return "the connection's extra field 'verify' may name a CA file"

@@ -17,7 +17,7 @@ How this works
 7. A refused key is final: the client has by then read the connection again and found the same key.
 8. A missing connection is final on a worker, so that a typing error shows at once. In a triggerer it is an outage:
    Airflow says "not defined" also where its database or a secrets backend does not respond, and such a moment must not
-   fail all gates that a triggerer takes over.
+   fail all gates that a triggerer takes over. A host's name that does not resolve is the same.
 9. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
    :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
@@ -39,6 +39,7 @@ from airflow_provider_oxen.exceptions import (
     OxenError,
     OxenRateLimitError,
     OxenTransientError,
+    OxenUnreachableError,
 )
 from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_poll
 
@@ -275,7 +276,8 @@ class Wait:
 
     def _advance_by_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         missing = isinstance(error, OxenConfigError) and error.field == "conn_id"
-        if not isinstance(error, OxenTransientError) and not (missing and self.missing_connection_is_outage):
+        final = not isinstance(error, OxenTransientError) and not (missing and self.missing_connection_is_outage)
+        if final or self._is_wrong_setting(error):
             return replace(self, polls=self.polls + 1), self.end(OutcomeReason.REFUSED, error, now=now)
         failing_since: float | None = now if self.failing_since is None else self.failing_since
         if isinstance(error, OxenRateLimitError):  # a hub that asks for a pause is not out of reach
@@ -296,6 +298,15 @@ class Wait:
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
         return wait, Sleep(max(min(max(backoff, pause), give_up_at - now), _SHORTEST_SLEEP))
+
+    def _is_wrong_setting(self, error: OxenError) -> bool:
+        """
+        Say whether an error at the very first poll is one that no later poll heals.
+
+        In a triggerer, and in a later process of a task that reschedules, the first poll may not be the wait's first.
+        """
+        may_be_later = self.polls > 0 or self.evaluation is not None or self.missing_connection_is_outage
+        return isinstance(error, OxenUnreachableError) and error.is_setting and not may_be_later
 
     def end(self, reason: OutcomeReason, error: OxenError | None = None, *, now: float) -> Outcome:
         """Make the outcome of a wait that ends as it stands."""

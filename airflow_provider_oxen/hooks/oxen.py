@@ -16,6 +16,7 @@ from airflow_provider_oxen.config import ClientConfig, parse_config
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenUnreachableError
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
+from airflow_provider_oxen.parameters import as_text
 
 __all__ = ["OxenHook"]
 
@@ -39,7 +40,7 @@ class OxenHook(BaseHook):
 
     def __init__(self, oxen_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.oxen_conn_id = oxen_conn_id
+        self.oxen_conn_id: str = as_text(oxen_conn_id)
         self._warned: frozenset[str] = frozenset()  # empty, it takes no memory of its own
 
     def get_evaluation(self, namespace: str, repo_name: str, evaluation_id: str) -> Evaluation:
@@ -103,9 +104,14 @@ class OxenHook(BaseHook):
         """
         try:
             with self.get_conn() as client:
-                return True, f"Connected to {client.config.base_url} as {client.ask(build_get_user())}"
+                connected = f"Connected to {client.config.base_url} as {client.ask(build_get_user())}"
+                # Airflow tests a connection under an id that it makes up: it would only puzzle.
+                warnings = (each.removeprefix(f"connection {self.oxen_conn_id!r}: ") for each in client.config.warnings)
+                return True, ". Warning: ".join([connected, *warnings])
+        except OxenConfigError as error:
+            return False, f"Field {error.field!r} {error.problem}"
         except OxenError as error:
-            return False, str(error)
+            return False, str(error).replace(f"connection {self.oxen_conn_id!r}", "the connection")
 
     def get_config(self) -> ClientConfig:
         """

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_oxen import version_compat
-from airflow_provider_oxen.gate_task import GateTaskMixin
+from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
-from airflow_provider_oxen.parameters import check_durations, is_template, parse_seconds
+from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
 from airflow_provider_oxen.start_request import check_literals, check_settings, find_unknown_types
 
 if TYPE_CHECKING:
@@ -164,11 +164,11 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         on_clear: Literal["resume", "start_again"] = "resume",
         **kwargs: Any,
     ) -> None:
-        if kwargs.pop("start_from_trigger", False):
-            raise ValueError(
-                "start_from_trigger cannot be used here: an evaluation is started on a worker, because a triggerer may "
-                "run a trigger twice, and each start costs money"
-            )
+        with naming_task(kwargs):
+            if kwargs.pop("start_from_trigger", False):
+                why = "because a triggerer may run a trigger twice, and each start costs money"
+                raise ValueError(f"start_from_trigger cannot be used here: an evaluation is started on a worker, {why}")
+            check_durations(poke_interval=poke_interval, max_wait=max_wait, retry_window=retry_window, timeout=timeout)
         super().__init__(**kwargs)
         self.namespace = namespace
         self.repo_name = repo_name
@@ -202,9 +202,11 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         self.durable = durable
         self.on_unknown_start = on_unknown_start
         self.on_clear = on_clear
-        self._check()
+        self._place = describe_task(kwargs)
+        with naming_task(kwargs):
+            self._check()
         if not durable:
-            _warn("durable=False: each attempt of this task starts an evaluation, so a retry pays again", stacklevel=3)
+            self._warn("durable=False: each attempt starts an evaluation, so a retry pays again", stacklevel=3)
         if end_from_trigger:
             self._plan_end()
         self._apply_execution_timeout(deferrable=deferrable)
@@ -277,13 +279,13 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     def _check_rendered(self) -> None:
         """Refuse what is wrong with a rendered argument. It will be no better at the next attempt."""
         try:
-            check_literals({name: getattr(self, name) for name in self.template_fields})
+            vars(self).update(check_literals({name: getattr(self, name) for name in self.template_fields}))
         except ValueError as error:
             raise AirflowFailException(f"Nothing was started: {error}") from None
 
     def _check(self) -> None:
         """Refuse what can be known to be wrong now."""
-        check_durations(poke_interval=self.poke_interval, timeout=self.timeout)
+        check_durations(timeout=self.timeout)  # also that of the configuration
         check_settings(
             body=self.body,
             auto_commit=self.auto_commit,
@@ -299,13 +301,13 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
         if version_compat.is_made_from_mapped(self):
             return
-        if self.oxen_conn_id in (None, ""):
-            raise ValueError("oxen_conn_id is empty: name the Airflow connection to use, such as 'oxen_default'")
-        values = {name: getattr(self, name) for name in self.template_fields}
-        known = {name: value for name, value in values.items() if not (isinstance(value, str) and is_template(value))}
-        check_literals(known)
-        for warning in find_unknown_types(known):
-            _warn(warning)
+        for warning in find_unknown_types(self._check_known(vars(self))):
+            self._warn(warning)
+
+    @classmethod
+    def _check_known(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: arguments[name] for name in cls.template_fields if name in arguments}
+        return check_literals({name: value for name, value in given.items() if is_known(value)})
 
     def _plan_end(self) -> None:
         """Decide whether the task may end in the triggerer, and warn if it may not."""
@@ -314,10 +316,9 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         plan = start_end.plan(self, None, deferrable=self.deferrable, start_from_trigger=False, end_from_trigger=True)
         self.end_from_trigger = plan.ends
         if plan.warning:
-            _warn(plan.warning)
+            self._warn(plan.warning)
 
-
-def _warn(message: str, stacklevel: int = 4) -> None:
-    # Above this function, the check and __init__ is the DAG file. Airflow itself adds the wrappers it puts around
-    # __init__, by replacing ``warnings`` in this module.
-    warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    def _warn(self, message: str, stacklevel: int = 4) -> None:
+        # Above this function, the check and __init__ is the DAG file. Airflow itself adds the wrappers it puts around
+        # __init__, by replacing ``warnings`` in this module.
+        warnings.warn(f"{self._place}: {message}", UserWarning, stacklevel=stacklevel)

@@ -8,24 +8,28 @@ Here are its arguments, their documentation, and what can be refused while a DAG
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_oxen import version_compat
-from airflow_provider_oxen.gate_task import GateTaskMixin
+from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import (
     TriggerArguments,
+    as_text,
+    check_conn_id,
     check_durations,
     check_path_parameter,
-    is_template,
+    is_known,
     parse_seconds,
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
@@ -33,9 +37,6 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import EvaluationRef
 
 __all__ = ["OxenEvaluationSensor"]
-
-#: What is neither text nor can become text, as the output of a task does.
-_NOT_TEXT = (bool, bytes, dict, float, int, list, set, tuple)
 
 
 class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
@@ -61,7 +62,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     :param namespace: user or organization that owns the repository. (templated)
     :param repo_name: the repository. (templated)
-    :param evaluation_id: the evaluation to wait for. (templated)
+    :param evaluation_id: the evaluation to wait for, as text or as ``uuid.UUID``. (templated)
     :param oxen_conn_id: Airflow connection to use. (templated)
     :param deferrable: wait in the triggerer, without holding a worker (the default). Otherwise the sensor waits on a
         worker, as ``mode`` says: ``poke`` or ``reschedule``.
@@ -76,9 +77,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         gets the :class:`~airflow_provider_oxen.evaluations.Evaluation` (without its prompt) and returns True, or False
         or a text that says why not; the task then fails for good. Ready-made ones are in
         :mod:`airflow_provider_oxen.conditions`. Conditions are called on a worker. Where one raises an exception or
-        returns something else, the task fails and may be retried, whatever ``soft_fail`` says; an
-        ``AirflowFailException`` or ``AirflowSkipException`` of its own has its usual meaning. None (the default):
-        every completed evaluation opens the gate.
+        returns something else, the task fails and may be retried, whatever ``soft_fail`` says. One
+        that raises an ``AirflowFailException`` is not met, and an ``AirflowSkipException`` skips the task. None (the
+        default): every completed evaluation opens the gate.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
         3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
         and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow uses no pool slot for
@@ -108,7 +109,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         *,
         namespace: str,
         repo_name: str,
-        evaluation_id: str,
+        evaluation_id: str | UUID,
         oxen_conn_id: str = "oxen_default",
         deferrable: bool = True,
         poke_interval: timedelta | float = 10,
@@ -119,33 +120,40 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_durations(
-            poke_interval=poke_interval, max_wait=max_wait, retry_window=retry_window, timeout=kwargs.get("timeout")
-        )
+        with naming_task(kwargs):
+            check_durations(
+                poke_interval=poke_interval,
+                max_wait=max_wait,
+                retry_window=retry_window,
+                timeout=kwargs.get("timeout"),
+            )
         super().__init__(poke_interval=poke_interval, max_wait=max_wait, **kwargs)
-        self.namespace = namespace
-        self.repo_name = repo_name
-        self.evaluation_id = evaluation_id
+        self.namespace: str = as_text(namespace)
+        self.repo_name: str = as_text(repo_name)
+        self.evaluation_id: str = as_text(evaluation_id)
         self.oxen_conn_id = oxen_conn_id
         self.deferrable = deferrable
         # Until the deadline, where Airflow's argument silent_fail says that failed polls do not matter.
         self.retry_window = None if self.silent_fail else parse_seconds("retry_window", retry_window)
         self.conditions = conditions
-        if conditions is not None:
-            from airflow_provider_oxen.conditions import check_conditions
+        self._place = describe_task(kwargs)
+        with naming_task(kwargs):
+            check_durations(timeout=self.timeout)  # also that of default_args and of the configuration
+            if conditions is not None:
+                from airflow_provider_oxen.conditions import check_conditions
 
-            check_conditions(conditions, end_from_trigger=end_from_trigger)
-        # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
-        if not version_compat.is_made_from_mapped(self):
-            self._check_literals()
+                check_conditions(conditions, end_from_trigger=end_from_trigger)
+            # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
+            if not version_compat.is_made_from_mapped(self):
+                self._check_known(vars(self))
         self._apply_execution_timeout(deferrable=deferrable)
         if self.deferrable and self.reschedule:
-            _warn(
+            self._warn(
                 "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "
                 "pass deferrable=False to use it"
             )
         if self.exponential_backoff:
-            _warn(
+            self._warn(
                 "exponential_backoff has no effect: the time between two polls follows the evaluation's progress, "
                 "from poke_interval to max_wait"
             )
@@ -160,7 +168,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll once; then wait, if there is something to wait for, in the way that was chosen."""
         if self.start_from_trigger:
-            self.log.warning("start_from_trigger has no effect here: Airflow begins a mapped task on a worker.")
+            mapped = version_compat.is_made_from_mapped(self)
+            why = "a mapped task" if mapped else "a task that `airflow dags test` or `airflow tasks test` runs"
+            self.log.warning("start_from_trigger has no effect here: Airflow begins %s on a worker.", why)
         return self._gate.execute(context, self._ref)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -196,14 +206,13 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
         return EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)
 
-    def _check_literals(self) -> None:
+    @classmethod
+    def _check_known(cls, arguments: Mapping[str, Any]) -> None:
         for name in ("namespace", "repo_name", "evaluation_id"):
-            value = getattr(self, name)
-            literal = not is_template(value) if isinstance(value, str) else isinstance(value, _NOT_TEXT)
-            if literal or value is None:
-                check_path_parameter(name, value)
-        if self.oxen_conn_id in (None, ""):
-            raise ValueError("oxen_conn_id is empty: name the Airflow connection to use, such as 'oxen_default'")
+            if name in arguments and is_known(arguments[name]):
+                check_path_parameter(name, arguments[name])
+        if "oxen_conn_id" in arguments and is_known(arguments["oxen_conn_id"]):
+            check_conn_id(arguments["oxen_conn_id"])
 
     def _plan(self, *, start_from_trigger: bool, end_from_trigger: bool) -> None:
         """Decide what may happen in the triggerer, and warn of what may not."""
@@ -230,10 +239,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         self.start_from_trigger = plan.start_trigger_args is not None
         self.end_from_trigger = plan.ends
         if plan.warning is not None:
-            _warn(plan.warning, stacklevel=4)
+            self._warn(plan.warning, stacklevel=4)
 
-
-def _warn(message: str, stacklevel: int = 3) -> None:
-    # Above this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by
-    # replacing ``warnings`` in this module.
-    warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    def _warn(self, message: str, stacklevel: int = 3) -> None:
+        # Above this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by
+        # replacing ``warnings`` in this module.
+        warnings.warn(f"{self._place}: {message}", UserWarning, stacklevel=stacklevel)

@@ -16,7 +16,7 @@ from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
@@ -73,9 +73,9 @@ class OxenEvaluationTrigger(BaseTrigger):
         is_recorded: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
-        self.namespace = namespace
-        self.repo_name = repo_name
-        self.evaluation_id = evaluation_id
+        self.namespace: str = as_text(namespace)
+        self.repo_name: str = as_text(repo_name)
+        self.evaluation_id: str = as_text(evaluation_id)
         self.oxen_conn_id = oxen_conn_id
         self.poke_interval = parse_seconds("poke_interval", poke_interval)
         if self.poke_interval == 0:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_oxen.calls import build_get_evaluation
-from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenConfigError, OxenUnknownEffectError
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.exceptions import (
+    OxenAuthenticationError,
+    OxenConfigError,
+    OxenNotFoundError,
+    OxenUnknownEffectError,
+)
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault
@@ -121,6 +127,44 @@ def test_test_button_names_the_field_to_fix(set_connection: Callable[..., None])
 
     assert not works
     assert "'password'" in message
+
+
+def test_test_button_leaves_out_the_id_that_airflow_makes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow tests a connection under a random id: it is in no message, and the field to fix is."""
+    monkeypatch.setenv("AIRFLOW_CONN_TMP7XQ", '{"conn_type": "oxen", "host": "https://a b", "password": "key-1"}')
+
+    works, message = OxenHook("tmp7xq").test_connection()
+
+    assert not works
+    assert message == "Field 'host' is not a host name: 'a b'"
+
+
+def test_test_button_warns_of_unknown_fields(set_connection: Callable[..., None]) -> None:
+    """A connection that works, but whose extra has a key that does nothing, is tested with a warning."""
+    set_connection(extra={"time_out": 5})
+
+    works, message = OxenHook().test_connection()
+
+    assert works
+    assert ". Warning: extra fields time_out are unknown and not used; the known ones are timeout, verify" in message
+    assert "oxen_default" not in message
+
+
+@pytest.mark.parametrize("fetch", [OxenHook.get_evaluation, lambda *args: asyncio.run(OxenHook.aget_evaluation(*args))])
+def test_id_may_be_a_uuid(oxen_hub: LocalHub, fetch: Callable[..., Evaluation]) -> None:
+    """An id that is a UUID, and one with white space around it, is asked for by its text."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+
+    assert fetch(OxenHook("oxen_default\n"), "ox ", "r", uuid.UUID(evaluation_id)).id == evaluation_id
+    assert fetch(OxenHook(), "ox", "r\n", f"{evaluation_id}\n").id == evaluation_id
+
+
+def test_not_found_below_a_path_shows_the_address(set_connection: Callable[..., None], oxen_hub: LocalHub) -> None:
+    """A host with a path that is there twice is found by the address that was asked."""
+    set_connection(host=f"{oxen_hub.url}/api", schema=None)
+
+    with pytest.raises(OxenNotFoundError, match=rf"404: not found at {oxen_hub.url}/api/api/repos/ox/r/evaluations/e "):
+        OxenHook().get_evaluation("ox", "r", "e")
 
 
 def _rotate_key(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_mapped_task_refuses_its_constants_when_the_dag_is_parsed(arguments: dic
     [
         ({"input_type": "audio"}, "input_type='audio' is none of those that the vendor documents: text, image, video"),
         ({"output_type": "audio"}, "output_type='audio' is none of those that the vendor documents"),
-        ({"durable": False}, "durable=False: each attempt of this task starts an evaluation, so a retry pays again"),
+        ({"durable": False}, "durable=False: each attempt starts an evaluation, so a retry pays again"),
     ],
 )
 def test_what_may_be_a_mistake_is_warned_of(arguments: dict[str, Any], warning: str) -> None:
@@ -136,8 +136,42 @@ def test_what_may_be_a_mistake_is_warned_of(arguments: dict[str, Any], warning: 
         make_operator(**arguments)
 
     (only,) = caught
-    assert str(only.message).startswith(warning)
+    assert str(only.message).startswith(f"Task 'label': {warning}")
     assert only.category is UserWarning
+
+
+def test_literals_are_sent_as_their_text() -> None:
+    """A UUID or a number that is given as a name is the text it stands for, and white space around names goes."""
+    made = make_operator(namespace="ox\n", repo_name=2024, path=" data/a.parquet\n", name=7)
+
+    made._check_rendered()  # as execute does first
+
+    assert (made.namespace, made.repo_name, made.path, made.name) == ("ox", "2024", "data/a.parquet", "7")
+
+
+@pytest.mark.parametrize("name", ["prompt", "model", "target_column", "path", "commit_message"])
+@pytest.mark.parametrize("value", [["x"], {"id": "x"}, 1.5, print])
+def test_value_that_is_not_text_is_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
+    """A list, a function that was not called and the like are refused, where mapped too, with DAG and task."""
+    named = {"namespace": "ox", "repo_name": "r", "branch": "main", "model": "m", "prompt": "p", "target_column": "c"}
+    with pytest.raises(ValueError, match=rf"^Task 'label': .*{name}.* must be text, but is {type(value).__name__}"):
+        make_operator(**{name: value})
+    with DAG("d", schedule=None), pytest.raises(ValueError, match=rf"^DAG 'd', task 'label': .*{name}.* must be text"):
+        OxenRunEvaluationOperator.partial(task_id="label", **{**named, name: value})
+
+
+def test_start_fails_at_once_where_a_setting_never_heals(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, set_connection: Callable[..., None]
+) -> None:
+    """TLS spoken to a port that has none is no outage: nothing was started, and the message says what to set."""
+    set_connection(host=oxen_hub.url.replace("http:", "https:"))
+
+    raised = run_operator("on the worker", ti, FakeStore() if AIRFLOW_V_3_3_PLUS else None, retry_window=60).raised
+
+    assert type(raised) is AirflowFailException
+    assert str(raised).startswith(
+        "Nothing was started: not sent: the port does not speak TLS: set the connection's schema"
+    )
 
 
 def test_defaults_and_templates_give_no_warning() -> None:
@@ -492,7 +526,7 @@ def test_later_attempt_without_a_store_is_final(oxen_hub: LocalHub, ti: Starting
 
 @needs_store
 @pytest.mark.parametrize("policy", [{"on_unknown_start": "start_again"}, {"durable": False}])
-@pytest.mark.filterwarnings("ignore:durable=False")
+@pytest.mark.filterwarnings("ignore:.*durable=False")
 def test_setting_that_may_start_two_is_used(
     oxen_hub: LocalHub, ti: StartingTaskInstance, policy: dict[str, Any]
 ) -> None:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferred,
+    TaskGroup,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
-from airflow_provider_oxen.testing import Alter, Fault, Respond
+from airflow_provider_oxen.testing import Alter, Disconnect, Fault, Respond
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
 from tests.support.tasks import (
     WAYS,
@@ -274,8 +278,93 @@ def test_condition_may_end_the_task_itself(oxen_hub: LocalHub, kind: type[Except
     result = run_task("first poll", add_evaluation(oxen_hub, "first poll"), conditions=condition)
 
     assert type(result.raised) is kind
-    assert str(result.raised).endswith("will not do")
+    assert "will not do" in str(result.raised)
     assert "evaluation" in result.xcoms
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("setting", ["soft_fail", "never_fail"])
+def test_condition_that_fails_the_task_skips_where_asked(oxen_hub: LocalHub, way: str, setting: str) -> None:
+    """``soft_fail`` and ``never_fail`` hold for the ``AirflowFailException`` of a condition, as for any other."""
+
+    def condition(_: Evaluation) -> bool:
+        raise AirflowFailException("the answers are\nall the same")
+
+    result = run_task(way, add_evaluation(oxen_hub, way), conditions=condition, **{setting: True})
+
+    assert type(result.raised) is AirflowSkipException
+    assert str(result.raised).startswith(f"Skipped by {setting}. Condition not met: the answers are all the same; ")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_text_of_the_hub_is_one_line_where_it_is_shown(oxen_hub: LocalHub, way: str, logged: Callable[[], str]) -> None:
+    """A text with line breaks and escape codes cannot forge a line of a log; the XCom keeps it as it is."""
+    text = "quota\n2026-01-01 INFO - The gate opens.\x1b[2K\r\u2028\x9b31m end"
+    evaluation_id = add_evaluation(oxen_hub, way, end="errored", error_message=text)
+
+    result = run_task(way, evaluation_id)
+
+    assert str(result.raised).isprintable()
+    assert "quota 2026-01-01 INFO - The gate opens. [2K 31m end" in str(result.raised)
+    assert result.xcoms["evaluation"]["error_message"] == text
+    assert not any(line.lstrip().startswith("2026-01-01 INFO") for line in logged().splitlines())
+
+
+@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+def test_setting_that_never_heals_fails_at_the_first_poll(
+    oxen_hub: LocalHub, way: str, set_connection: Callable[..., None]
+) -> None:
+    """TLS spoken to a port that has none fails at once, for good, and the message says what to set."""
+    set_connection(host=oxen_hub.url.replace("http:", "https:"), schema=None)
+
+    began = time.monotonic()
+    result = run_task(way, "e", retry_window=60)
+
+    assert type(result.raised) is AirflowFailException
+    assert "the port does not speak TLS: set the connection's schema to http" in str(result.raised)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [("EAI_NONAME", AirflowFailException), ("EAI_AGAIN", OxenHubUnreachableError)]
+)
+def test_unknown_name_fails_at_the_first_poll(
+    set_connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    number: str,
+    kind: type[Exception],
+) -> None:
+    """A name that no resolver knows is a setting; a resolver that is out of reach is waited for."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(getattr(socket, number), "made up")
+
+    set_connection(host="https://hub.invalid", schema=None)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+
+    result = run_task("poke", "e", retry_window=0.2)
+
+    assert type(result.raised) is kind
+    assert ("check the connection's host" in str(result.raised)) == (number == "EAI_NONAME")
+
+
+def test_unknown_name_during_a_wait_is_waited_for(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the evaluation was seen, a name that does not resolve is an outage."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=1, faults=(Fault(Disconnect("after")),))
+    known, calls = socket.getaddrinfo, []
+
+    def fails_at_times(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if 1 < len(calls) < 4:
+            raise socket.gaierror(socket.EAI_NONAME, "made up")
+        return known(*arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails_at_times)
+
+    result = run_task("poke", evaluation_id, retry_window=20)
+
+    assert result.raised is None
+    assert len(calls) > 3
 
 
 @pytest.mark.parametrize("end", ["errored", "cancelled"])
@@ -425,18 +514,98 @@ def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
         ("repo_name", "a/b"),
         ("evaluation_id", ".."),
         ("evaluation_id", "None"),
-        ("namespace", " ox"),
+        ("namespace", "ox/r"),
+        ("evaluation_id", "https://www.oxen.ai/ox/r/evaluations/x"),
         ("evaluation_id", None),
-        ("evaluation_id", 7),
+        ("evaluation_id", 7.5),
         ("evaluation_id", ["x"]),
+        ("evaluation_id", print),
     ],
 )
 def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: object) -> None:
     """An argument that could never be sent is refused as the sensor is made, with its name."""
     arguments = {"namespace": "ox", "repo_name": "r", "evaluation_id": "x", argument: value}
 
-    with pytest.raises(ValueError, match=f"argument '{argument}'"):
+    with pytest.raises(ValueError, match=f"^Task 'gate': argument '{argument}'"):
         OxenEvaluationSensor(task_id="gate", **arguments)
+    if argument != "evaluation_id":
+        del arguments["evaluation_id"]
+        with pytest.raises(ValueError, match=f"^Task 'gate': argument '{argument}'"):
+            OxenEvaluationSensor.partial(task_id="gate", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"poke_interval": 0}, "poke_interval must be above 0"),
+        ({"timeout": timedelta.max}, "timeout is .* beyond the calendar"),
+        ({"default_args": {"timeout": timedelta.max}}, "timeout is .* beyond the calendar"),
+        ({"conditions": all_rows}, r"conditions: all_rows makes a condition and was not called: write all_rows\(\)"),
+        ({"conditions": [max_credits]}, "conditions: max_credits makes a condition and was not called"),
+        ({"oxen_conn_id": "https://hub.oxen.ai"}, "oxen_conn_id is an address"),
+        ({"namespace": "ox/r"}, "argument 'namespace'"),
+        ({"conditions": eval("lambda evaluation: True")}, None),  # noqa: S307
+    ],
+)
+def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
+    arguments: dict[str, Any], problem: str | None
+) -> None:
+    """A DAG file may make hundreds of tasks: the error says which one is meant, also in a group and where mapped."""
+    named = {"task_id": "gate", "namespace": "ox", "repo_name": "r", **arguments}
+
+    if "default_args" in arguments:  # which a mapped task gets on its worker
+        with DAG("nightly", schedule=None), pytest.raises(ValueError, match=rf"^DAG 'nightly', task 'gate': {problem}"):
+            OxenEvaluationSensor(evaluation_id="x", **named)
+        return
+    with DAG("nightly", schedule=None), TaskGroup("checks"):
+        if problem is not None:
+            with pytest.raises(ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem}"):
+                OxenEvaluationSensor(evaluation_id="x", **named)
+        with pytest.raises(
+            ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem or 'conditions: .*exec'}"
+        ):
+            OxenEvaluationSensor.partial(**named).expand(evaluation_id=["x"])
+
+
+def test_warning_names_dag_and_task() -> None:
+    """A warning about an argument begins with the ids of DAG and task."""
+    with DAG("nightly", schedule=None), pytest.warns(UserWarning, match=r"^DAG 'nightly', task 'gate': mode="):
+        OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="x", mode="reschedule")
+
+
+@pytest.mark.parametrize("way", [*WAYS, "in the triggerer"])
+def test_uuid_is_taken_as_its_text(oxen_hub: LocalHub, way: str) -> None:
+    """An id that is a UUID, as a task may return it, is waited for, each way."""
+    if way == "in the triggerer" and not AIRFLOW_V_3_3_PLUS:
+        pytest.skip("Airflow 3.3 or later is needed")
+    evaluation_id = add_evaluation(oxen_hub, way, end="completed")
+
+    result = run_task(way, uuid.UUID(evaluation_id))  # type: ignore[arg-type]
+
+    assert result.raised is None
+    assert result.returned["id"] == evaluation_id
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_white_space_around_rendered_names_is_left_out(oxen_hub: LocalHub, way: str) -> None:
+    """What a shell pushed ends with a line break; a number is the name it is written as."""
+    evaluation_id = add_evaluation(oxen_hub, way, end="completed")
+
+    result = run_task(way, f" {evaluation_id}\n", namespace="ox\n", oxen_conn_id="oxen_default\n")
+
+    assert result.raised is None
+    assert f"/api/repos/ox/customer-intents/evaluations/{evaluation_id}" in str(oxen_hub.requests)
+
+
+@pytest.mark.parametrize(("written", "text"), [("2024", "2024"), ("1e3", "1e3"), ("0x10", "0x10"), ("2_4", "2_4")])
+def test_name_that_looks_like_a_number_stays_as_written(written: str, text: str) -> None:
+    """With ``render_template_as_native_obj``, Jinja would make another name of it."""
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        gate = OxenEvaluationSensor(task_id="gate", namespace=written, repo_name="{{ x }}", evaluation_id="e")
+
+    gate.render_template_fields({"x": "2024"})
+
+    assert (gate.namespace, gate._ref.namespace, gate._ref.repo_name) == (text, text, "2024")
 
 
 @pytest.mark.parametrize(
@@ -519,7 +688,7 @@ def test_rescheduled_task_does_not_hold_its_worker_through_a_rate_limit(oxen_hub
     assert (rescheduled.value.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds() > 890
 
 
-@pytest.mark.parametrize("rendered", ["", "None", "a/b", 7])
+@pytest.mark.parametrize("rendered", ["", "None", "a/b", 7.5, ["a"]])
 def test_bad_rendered_id_fails_for_good_before_any_request(oxen_hub: LocalHub, rendered: object) -> None:
     """A template that renders to nothing usable fails the task with the argument's name, and nothing is sent."""
     sensor = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="{{ params.x }}")

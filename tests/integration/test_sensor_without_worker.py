@@ -27,6 +27,7 @@ from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
 from tests.support.links import ADDRESSES, addresses_of
 from tests.support.public_hub import public_hub
+from tests.support.tasks import FakeTaskInstance as TaskInstanceWithXComs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -355,7 +356,7 @@ def test_template_that_may_hang_goes_to_a_worker(template: str, reason: str) -> 
     made, warned = gate_and_warnings(template)
 
     assert len(warned) == 1
-    assert warned[0].startswith("start_from_trigger has no effect here: evaluation_id ")
+    assert warned[0].startswith("DAG 'd', task 'gate': start_from_trigger has no effect here: evaluation_id ")
     assert reason in warned[0]
     assert (made.start_from_trigger, made.start_trigger_args, made.end_from_trigger) == (False, None, True)
     assert made.evaluation_id == template
@@ -394,8 +395,38 @@ def test_start_that_needs_a_worker(arguments: dict[str, Any], reason: str) -> No
 
     assert (made.start_from_trigger, made.start_trigger_args, made.end_from_trigger) == (False, None, True)
     assert len(warned) == 1
-    assert warned[0].startswith("start_from_trigger has no effect here: ")
+    assert warned[0].startswith("DAG 'd', task 'gate': start_from_trigger has no effect here: ")
     assert reason in warned[0]
+
+
+@needs_3_3
+def test_gate_begins_on_a_worker_where_triggerers_have_queues(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow gives a trigger that no worker made no queue, and then no triggerer with ``--queues`` would run it."""
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+
+    made, warned = gate_and_warnings(dag=dag)
+
+    assert not made.start_from_trigger
+    assert made.start_trigger_args is None
+    assert made.end_from_trigger
+    reason = "[triggerer] queues_enabled is set, and triggerers with --queues do not run what begins there"
+    assert warned == [f"DAG 'd', task 'gate': start_from_trigger has no effect here: {reason}"]
+
+
+@needs_3_3
+@pytest.mark.parametrize("mapped", [False, True])
+def test_worker_that_begins_all_the_same_says_why(
+    oxen_hub: LocalHub, logged: Callable[[], str], *, mapped: bool
+) -> None:
+    """A worker gets such a task where it is mapped, and where ``airflow dags test`` runs it: the log says which."""
+    made = gate(oxen_hub.add_evaluation(seconds=0))
+    if mapped:
+        made._BaseOperator__from_mapped = True  # type: ignore[attr-defined]  # as Airflow does
+
+    made.execute({"ti": TaskInstanceWithXComs()})
+
+    why = "a mapped task" if mapped else "a task that `airflow dags test` or `airflow tasks test` runs"
+    assert f"start_from_trigger has no effect here: Airflow begins {why} on a worker." in logged()
 
 
 @needs_3_3
@@ -408,7 +439,7 @@ def test_gate_in_a_mapped_group_begins_on_a_worker() -> None:
     def group(evaluation_id: str) -> None:
         made.append(gate(evaluation_id))
 
-    with pytest.warns(UserWarning, match="start_from_trigger has no effect here: a task in a mapped task group"):
+    with pytest.warns(UserWarning, match=r"start_from_trigger has no effect here: a task in a mapped task group"):
         group.expand(evaluation_id=["a", "b"])
 
     assert made[0].start_trigger_args is None
@@ -429,7 +460,7 @@ def test_end_that_needs_a_worker(arguments: dict[str, Any], reason: str) -> None
     made, warned = gate_and_warnings(**arguments)
 
     assert len(warned) == 1
-    assert warned[0].startswith("end_from_trigger has no effect here: only a worker ")
+    assert warned[0].startswith("Task 'gate': end_from_trigger has no effect here: only a worker ")
     assert reason in warned[0]
     assert made.end_from_trigger is False
     assert made.start_trigger_args is not None
@@ -492,7 +523,7 @@ def test_older_airflow_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch) ->
 
     assert (made.start_from_trigger, made.start_trigger_args, made.end_from_trigger) == (False, None, False)
     reason = "Airflow 3.3 or later is needed for it. The wait begins and ends on a worker"
-    assert warned == [f"start_from_trigger and end_from_trigger have no effect here: {reason}"]
+    assert warned == [f"Task 'gate': start_from_trigger and end_from_trigger have no effect here: {reason}"]
 
 
 @needs_3_3

@@ -373,8 +373,19 @@ def test_record_that_cannot_be_removed_is_warned_of(oxen_hub: LocalHub, stored: 
 
 
 @pytest.fixture(params=["refused", "not resolved"])
-def no_hub(request: pytest.FixtureRequest, set_connection: Callable[..., None]) -> None:
-    """Let the connection lead nowhere."""
+def no_hub(
+    request: pytest.FixtureRequest, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the connection lead nowhere, as no hub listens, or as no resolver responds."""
+
+    known = socket.getaddrinfo
+
+    def fails(host: Any, *arguments: Any, **named: Any) -> Any:
+        if host == "no-such-hub.invalid":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return known(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     set_connection(host=f"http://127.0.0.1:{port}" if request.param == "refused" else "http://no-such-hub.invalid")

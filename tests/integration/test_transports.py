@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import airflow
 import pytest
+import requests
 import trustme
 
 from airflow_provider_oxen import __version__
@@ -39,6 +40,7 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.transport import async_session, build_url, send, send_async, sync_session
+from airflow_provider_oxen.transport_errors import requests_table, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -256,10 +258,61 @@ def test_refused_connection_is_transient(fetch: Fetch) -> None:
         fetch("any", host=f"http://127.0.0.1:{port}")
 
 
-def test_unknown_host_name_is_transient(fetch: Fetch) -> None:
-    """A name that does not resolve cannot be reached: DNS fails for a while, too."""
-    with pytest.raises(OxenUnreachableError, match=r"no connection to the hub .*no-such-hub\.invalid"):
+@pytest.mark.parametrize("number", ["EAI_NONAME", "EAI_AGAIN"])
+def test_name_that_does_not_resolve_is_transient(fetch: Fetch, monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    """DNS fails for a while, too; only a name that is not known may be a setting, and the error says so."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(getattr(socket, number), "made up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+
+    with pytest.raises(OxenUnreachableError, match=r"made up.*https://no-such-hub\.invalid") as caught:
         fetch("any", host="https://no-such-hub.invalid")
+
+    assert caught.value.is_setting == (number == "EAI_NONAME")
+    assert ("check the connection's host" in str(caught.value)) == caught.value.is_setting
+
+
+def test_tls_to_a_port_without_it_names_the_setting(fetch: Fetch, oxen_hub: LocalHub) -> None:
+    """A hub that speaks plain HTTP cannot be reached with https, and the error says what to set."""
+    with pytest.raises(OxenUnreachableError, match="does not speak TLS: set the connection's schema to http") as caught:
+        fetch("any", host=oxen_hub.url.replace("http:", "https:"))
+
+    assert caught.value.is_setting
+
+
+def test_plain_http_to_a_port_with_tls_names_the_setting(fetch: Fetch) -> None:
+    """A port that responds with an alert of TLS speaks https, and the error says what to set."""
+    with (
+        raw_server(b"\x15\x03\x03\x00\x02\x02\x46") as url,
+        pytest.raises(OxenUnreachableError, match="speaks TLS: set the connection's schema to https") as caught,
+    ):
+        fetch("any", host=url)
+
+    assert caught.value.is_setting
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (92, "Python 3.13 and later refuse a CA without these extensions"),
+        (62, "the certificate is for another name: check the connection's host"),
+        (10, "the certificate or this machine's clock is out of date"),
+        (20, "check the CA file that the connection's extra field 'verify' names, '/ca.pem'"),
+    ],
+)
+def test_certificate_that_is_refused_has_its_own_advice(code: int, advice: str) -> None:
+    """Where ``verify`` is set already, the error does not advise to set it, but what helps with this certificate."""
+    config = ClientConfig("c", "https://hub.example", "key", verify="/ca.pem")
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed: made up")
+    refused.verify_code = code
+
+    error = translate(requests.exceptions.SSLError(refused), requests_table(), _call("e"), config, None)
+
+    assert "certificate verify failed: made up" in str(error)
+    assert advice in str(error)
+    assert "may name" not in str(error)
 
 
 @pytest.mark.parametrize("what", [Delay(5), Trickle(0.05)], ids=str)
@@ -292,6 +345,30 @@ def test_idle_connection_closed_by_the_hub_is_replaced(oxen_hub: LocalHub) -> No
         send(session, config, call)
 
     assert oxen_hub.connections_opened == 4
+
+
+@contextlib.contextmanager
+def raw_server(response: bytes) -> Iterator[str]:
+    """Serve bytes, whatever is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        done = threading.Event()
+
+        def serve() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65_536)
+                        connection.sendall(response)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            done.set()
+            thread.join()
 
 
 @pytest.fixture

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError
+from airflow_provider_oxen.parameters import as_text
 
 PLACE: dict[str, Any] = {"namespace": "ox", "repo_name": "r", "branch": "main", "path": "data/a.csv"}
 SEGMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\"), min_size=1).filter(
     lambda text: (
-        text == text.strip() and text not in (".", "..", "None") and all(ord(c) > 31 and c != "\x7f" for c in text)
+        text == as_text(text)
+        and text not in (".", "..", "None")
+        and not any(c in "\u2028\u2029" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
     )
 )
 
@@ -42,7 +45,7 @@ def test_get_evaluation_encodes_each_part() -> None:
     assert call.path == "/api/repos/%C3%B6%20x/r%3Fa%3D1/evaluations/e%231%252F"
 
 
-@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\\b", " a", "a\n", "None", None, 7])
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\\b", " ", "a\nb", "None", None, 7.5])
 @pytest.mark.parametrize("name", ["namespace", "repo_name", "evaluation_id"])
 def test_get_evaluation_refuses_what_is_no_part_of_a_path(name: str, part: Any) -> None:
     """A part that would change the path is refused, by the argument's name."""
@@ -114,5 +117,9 @@ def test_start_evaluation_names_what_it_was_given(branch: list[str], path: list[
     call = start(branch="/".join(branch), path="/".join(path))
 
     segments = [unquote(segment) for segment in call.path.split("/")]
-    assert segments == ["", "api", "repos", "ox", "r", "evaluations", *branch, *path]
+    assert segments == [
+        *("", "api", "repos", "ox", "r", "evaluations"),
+        *as_text("/".join(branch)).split("/"),
+        *as_text("/".join(path)).split("/"),
+    ]
     assert call.path.isascii()

@@ -16,9 +16,30 @@ def _completed(processed: Any = None, total: Any = None, **fields: Any) -> Evalu
     return Evaluation.from_dict({"id": "e-1", "status": "completed", "progress": progress, **fields})
 
 
-@pytest.mark.parametrize(("processed", "total"), [(10, 10), (0, 0), (11, 10)])
+class _Scalar:
+    """Has what a scalar and an array of numpy's have."""
+
+    def __init__(self, value: Any, shape: tuple[int, ...] = ()) -> None:
+        self.value = value
+        self.shape = shape
+
+    def item(self) -> Any:
+        return self.value
+
+
+class _Arrow:
+    """Has what a scalar of pyarrow's has."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def as_py(self) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(("processed", "total"), [(10, 10), (11, 10)])
 def test_all_rows_is_met(processed: int, total: int) -> None:
-    """The condition is met where no row is missing, also where there are none."""
+    """The condition is met where no row is missing."""
     assert all_rows()(_completed(processed, total)) is True
 
 
@@ -27,6 +48,7 @@ def test_all_rows_is_met(processed: int, total: int) -> None:
     [
         (1_199, 1_200, "1,199 of 1,200 rows were processed, but all are needed"),
         (2**62 - 1, 2**62, "4,611,686,018,427,387,903 of 4,611,686,018,427,387,904 rows were processed"),
+        (0, 0, "0 of 0 rows were processed: nothing was evaluated"),
         (None, 1_200, "the hub does not report how many rows were processed, of how many"),
         (1_200, None, "the hub does not report"),
     ],
@@ -111,6 +133,73 @@ class _IsFine:
 def test_condition_that_gives_no_reason_is_named(condition: Any, shown: str) -> None:
     """Where a condition that is not met gives no reason, its name is the reason."""
     assert find_unmet((condition,), _completed()) == shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "unmet"),
+    [
+        (_Scalar(True), None),
+        (_Arrow(True), None),
+        (_Scalar(False), "returned False"),
+        (_Arrow(False), "returned False"),
+    ],
+)
+def test_verdict_of_numpy_counts_as_what_it_says(verdict: Any, unmet: str | None) -> None:
+    """A comparison of numpy's numbers gives numpy's True or False, which are not Python's."""
+    found = find_unmet((lambda _: verdict,), _completed())
+
+    assert found is None if unmet is None else unmet in str(found)
+
+
+@pytest.mark.parametrize("verdict", [_Scalar(True, shape=(1,)), _Scalar(1), _Scalar(1.0), _Arrow(None)])
+def test_other_verdict_of_numpy_is_an_error(verdict: Any) -> None:
+    """An array or a number of numpy's is as unclear as a number of Python's."""
+    with pytest.raises(TypeError, match="not True, False or a text"):
+        find_unmet((lambda _: verdict,), _completed())
+
+
+def test_condition_that_makes_a_condition_is_named() -> None:
+    """A function of the user's that returns a condition was meant to be called."""
+    with pytest.raises(TypeError, match="if it makes a condition, call it, with parentheses"):
+        find_unmet((lambda _: all_rows(),), _completed())
+
+
+class _Decorated:
+    """Looks like what Airflow's decorator makes of a function."""
+
+    operator_class = object
+
+    def __call__(self, evaluation: Evaluation) -> bool:
+        return bool(evaluation)
+
+
+async def _is_async(_: Evaluation) -> bool:
+    return True
+
+
+def _yields(_: Evaluation) -> Any:
+    yield True
+
+
+@pytest.mark.parametrize(
+    ("condition", "advice"),
+    [
+        (all_rows, r"all_rows makes a condition and was not called: write all_rows\(\)"),
+        (min_rows, r"min_rows makes a condition and was not called: write min_rows\(0.99\)"),
+        (max_credits, r"max_credits makes a condition and was not called: write max_credits\(25\)"),
+        (lambda: True, "cannot be called with an evaluation as its only argument"),
+        (lambda _a, _b: True, "cannot be called with an evaluation as its only argument"),
+        (_is_async, "_is_async is async"),
+        (_yields, "_yields is a generator"),
+        (_Decorated(), "_Decorated is a task"),
+    ],
+)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_callable_that_can_never_be_a_condition_is_refused(condition: Any, advice: str, *, as_list: bool) -> None:
+    """What is known to be wrong with a callable is refused when the DAG is parsed, with what to write instead."""
+    given = [condition] if as_list else condition
+    with pytest.raises(ValueError, match=f"^conditions: .*{advice}"):
+        parse_conditions(given)
 
 
 @pytest.mark.parametrize("verdict", [None, 0, 1, [], {"ok": True}])

@@ -27,6 +27,7 @@ from airflow_provider_oxen.exceptions import (
     OxenTransientError,
     OxenUnknownEffectError,
 )
+from airflow_provider_oxen.parameters import as_text
 from airflow_provider_oxen.protocol import (
     MAX_RETRY_AFTER_SECONDS,
     Call,
@@ -132,6 +133,7 @@ def test_path_names_what_was_asked_for(namespace: str, repo_name: str, evaluatio
         return
 
     segments = [unquote(segment) for segment in call.path.split("/")]
+    namespace, repo_name, evaluation_id = map(as_text, (namespace, repo_name, evaluation_id))
     assert segments == ["", "api", "repos", namespace, repo_name, "evaluations", evaluation_id]
     assert call.path.isascii()
 

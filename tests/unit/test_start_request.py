@@ -60,10 +60,28 @@ def test_argument_that_climbs_is_refused(name: str, value: str) -> None:
         check_literals({**GOOD, name: value})
 
 
-@pytest.mark.parametrize("name", list(GOOD))
-def test_argument_that_is_no_text_yet_is_passed_over(name: str) -> None:
-    """The output of a task is known later."""
-    check_literals({**GOOD, name: object()})
+@pytest.mark.parametrize("name", [*GOOD, "name", "target_branch", "commit_message", "oxen_conn_id"])
+@pytest.mark.parametrize("value", [["x"], {"id": "x"}, 1.5, True, object()])
+def test_argument_that_is_not_text_is_refused(name: str, value: object) -> None:
+    """What is neither text nor a number or UUID is refused, by its name: it would be sent as it is."""
+    with pytest.raises(ValueError, match=f"{name}.* must be text, but is {type(value).__name__}"):
+        check_literals({**GOOD, name: value})
+
+
+def test_arguments_are_taken_as_their_text() -> None:
+    """Names and paths lose the white space around them and numbers are text; a prompt stays as it was written."""
+    given = {**GOOD, "repo_name": 2024, "path": " a/b.csv\n", "model": "m\n", "prompt": " {x}\n", "target_column": 5}
+
+    taken = check_literals(given)
+
+    assert taken == {
+        **GOOD,
+        "repo_name": "2024",
+        "path": "a/b.csv",
+        "model": "m",
+        "prompt": " {x}\n",
+        "target_column": "5",
+    }
 
 
 def test_types_of_the_vendor_are_known() -> None:

@@ -119,6 +119,18 @@ def test_missing_connection_may_be_an_outage() -> None:
     assert _advance(patient, (0, empty))[1].reason is OutcomeReason.REFUSED
 
 
+def test_setting_that_never_heals_is_refused_at_the_first_poll_only() -> None:
+    """What a setting causes ends the wait at its first poll; later, or where it may be later, it is an outage."""
+    wrong = OxenUnreachableError("the host's name is not known", is_setting=True)
+    other = OxenUnreachableError("the host's name could not be resolved")
+
+    assert _advance(_wait(), (0, wrong))[1].reason is OutcomeReason.REFUSED
+    assert isinstance(_advance(_wait(), (0, other))[1], Sleep)
+    assert isinstance(_advance(_wait(), (0, other), (1, wrong))[1], Sleep)
+    assert isinstance(_advance(_wait(), (0, _seen()), (1, wrong))[1], Sleep)
+    assert isinstance(_advance(_wait(missing_connection_is_outage=True), (0, wrong))[1], Sleep)
+
+
 def test_refusal_keeps_the_evaluation_last_seen() -> None:
     """A key that is revoked in the middle of a wait does not discard the progress seen before."""
     _, step = _advance(_wait(), (0, _seen()), (10, OxenAuthenticationError("401")))
