@@ -37,6 +37,7 @@ class TriggerArguments:
     end_from_trigger: bool = False
     do_xcom_push: bool = True
     started_here: bool = False
+    last_seen: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the arguments by name."""

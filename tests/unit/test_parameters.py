@@ -113,4 +113,5 @@ def test_trigger_arguments_are_plain_json() -> None:
         "end_from_trigger": False,
         "do_xcom_push": True,
         "started_here": False,
+        "last_seen": None,
     }
