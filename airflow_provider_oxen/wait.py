@@ -57,12 +57,12 @@ from airflow_provider_oxen.polling import (
     seconds_to_next_poll,
 )
 
-__all__ = ["Interruption", "Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
+__all__ = ["NOT_FOUND_SECONDS", "Interruption", "Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
 
 #: Shortest sleep, in seconds: a timer that fires a moment before the deadline must not make a burst of requests.
 _SHORTEST_SLEEP = 0.05
 #: How long the hub may say "not found" of an evaluation that exists, in seconds: one of its replicas may lag behind.
-_NOT_FOUND_SECONDS = 30.0
+NOT_FOUND_SECONDS = 30.0
 
 
 _REASON_BY_STATUS: dict[str, OutcomeReason] = {
@@ -211,9 +211,9 @@ class Wait:
     def _advance_by_not_found(self, error: OxenNotFoundError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         since = now if self.not_found_since is None else self.not_found_since
         wait = replace(self, polls=self.polls + 1, failures=self.failures + 1, not_found_since=since)
-        if now >= since + _NOT_FOUND_SECONDS or now >= self.deadline:
+        if now >= since + NOT_FOUND_SECONDS or now >= self.deadline:
             return wait, self.end(OutcomeReason.REFUSED, error, now=now)
-        until = min(since + _NOT_FOUND_SECONDS, self.deadline)
+        until = min(since + NOT_FOUND_SECONDS, self.deadline)
         return wait, Sleep(max(min(self._backoff(jitter), until - now), _SHORTEST_SLEEP))
 
     def _backoff(self, jitter: float) -> float:

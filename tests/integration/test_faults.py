@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_oxen import pause as pause_module
+from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.triggers import oxen as trigger_module
@@ -188,8 +189,11 @@ async def test_key_that_is_refused_and_unchanged_ends_the_wait(oxen_hub: LocalHu
     ("status_code", "named"),
     [(400, "repo_name"), (401, "password"), (402, "credits"), (403, "password"), (404, "evaluation_id")],
 )
-async def test_refusal_ends_the_wait_at_once(oxen_hub: LocalHub, status_code: int, named: str, first: int) -> None:
+async def test_refusal_ends_the_wait_at_once(
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, status_code: int, named: str, first: int
+) -> None:
     """A refusal, at first or after it worked, ends the wait with that response and names what to check."""
+    monkeypatch.setattr(wait_module, "NOT_FOUND_SECONDS", 0.0)
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Respond(status_code), first=first),))
 
     event = await run_trigger(make_trigger(evaluation_id))

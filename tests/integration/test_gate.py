@@ -158,7 +158,9 @@ def test_lost_wait_ends_as_the_table_says(oxen_hub: LocalHub, way: str, setting:
 @pytest.mark.parametrize(
     ("text", "reason"), [("Trigger timeout", OutcomeReason.TIMEOUT), ("Trigger failure", OutcomeReason.LOST)]
 )
-def test_trigger_that_airflow_ends_is_in_the_table(text: str, reason: OutcomeReason, setting: str) -> None:
+def test_trigger_that_airflow_ends_is_in_the_table(
+    oxen_hub: LocalHub, text: str, reason: OutcomeReason, setting: str
+) -> None:
     """Where Airflow itself ends a trigger, the task ends as the table says."""
     error: Any
     try:
@@ -167,7 +169,7 @@ def test_trigger_that_airflow_ends_is_in_the_table(text: str, reason: OutcomeRea
         error = TriggerFailureReason(text)
     except ImportError:
         error = "Trigger/execution timeout" if text == "Trigger timeout" else text
-    gate = make_gate("x", **({} if setting == "plain" else {setting: True}))
+    gate = make_gate(oxen_hub.add_evaluation("x", seconds=60), **({} if setting == "plain" else {setting: True}))
 
     with pytest.raises(Exception, match="evaluation x of ox/customer-intents") as caught:
         gate.resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})

@@ -618,9 +618,7 @@ def test_trigger_timeout_is_a_timeout_without_a_deadline() -> None:
 
     outcome = _wait().interrupted(how, now=T0, detail="last failure")
 
-    assert outcome == Outcome(
-        OutcomeReason.TIMEOUT, REF, error="last failure", deadline=None, at=T0, interruption=how
-    )
+    assert outcome == Outcome(OutcomeReason.TIMEOUT, REF, error="last failure", deadline=None, at=T0, interruption=how)
 
 
 def test_stopped_process_of_a_task_that_reschedules_is_lost() -> None:
