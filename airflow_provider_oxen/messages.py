@@ -60,8 +60,8 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
 def describe_deferral(wait: Wait) -> str:
     """Say that the wait goes on in the triggerer, what has to run for that, and when the task times out."""
     return (
-        f"Waiting in the triggerer, this worker is free: {one_line(str(wait.ref))}. A triggerer must be running; "
-        f"without one, nothing is polled. The task times out at {_format_instant(wait.deadline)}."
+        f"Waiting in the triggerer, this worker is free: {one_line(str(wait.ref))}. A triggerer must be running. "
+        f"Times out at {_format_instant(wait.deadline)}."
     )
 
 
@@ -120,7 +120,7 @@ def _describe_standstill(before: Wait, after: Wait, seen: Evaluation) -> tuple[i
         return None
     return logging.INFO, (
         f"Still {_describe_state(seen)}, unchanged for {describe_duration(after.history.at - since)}: "
-        f"{one_line(str(after.ref))}. The task times out at {_format_instant(after.deadline)}."
+        f"{one_line(str(after.ref))}. Times out at {_format_instant(after.deadline)}."
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -145,8 +148,9 @@ def _trigger_timeout() -> Any:
     return TriggerFailureReason("Trigger timeout")
 
 
-def _take_up(evaluation_id: str, ti: FakeTaskInstance, **arguments: Any) -> Any:
+def _take_up(evaluation_id: str, ti: FakeTaskInstance, *, prepare: bool = False, **arguments: Any) -> Any:
     gate = make_gate(evaluation_id, **arguments)
+    gate = gate.prepare_for_execution() if prepare else gate
     return gate.resume_execution("__fail__", {"error": _trigger_timeout()}, {"ti": ti})
 
 
@@ -251,6 +255,48 @@ def test_process_that_execution_timeout_stops_may_be_retried(hub: LocalHub, monk
         gate.execute({"ti": FakeTaskInstance()})
 
 
+def test_setting_the_clock_moves_no_deadline_of_a_task_that_pokes(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine's clock jumps by two hours while a task pokes: it ends when the evaluation has."""
+    really = time.time
+    evaluation_id = hub.add_evaluation("waited-for", seconds=0.5)
+
+    def jump(seconds: float) -> None:
+        monkeypatch.setattr("airflow_provider_oxen.gate.time.time", lambda: really() + 7_200)
+        sleep(seconds)
+
+    sleep = time.sleep
+    monkeypatch.setattr("airflow_provider_oxen.gate.time.sleep", jump)
+
+    assert run_task("poke", evaluation_id, timeout=30).returned["status"] == "completed"
+
+
+def test_airflow_2_stops_a_process_that_hangs(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gate applies ``execution_timeout`` itself, each process of the task has that timer, too."""
+    timers: list[float] = []
+
+    @contextmanager
+    def timeout(seconds: float) -> Iterator[None]:
+        timers.append(seconds)
+        yield
+
+    monkeypatch.setitem(sys.modules, "airflow.utils.timeout", SimpleNamespace(timeout=timeout))
+    monkeypatch.setattr(version_compat, "execution_timeout_counts_deferral", lambda: True)
+    gate = make_gate(hub.add_evaluation(seconds=60), timeout=3_600)
+    gate.execution_timeout = timedelta(seconds=25)  # by a policy
+    prepared = gate.prepare_for_execution()
+
+    deferred = _deferral(prepared)
+    _take_up(
+        hub.add_evaluation("done", seconds=0), FakeTaskInstance(), prepare=True, execution_timeout=timedelta(seconds=25)
+    )
+
+    assert deferred.trigger.serialize()[1]["deadline"] == pytest.approx(_now() + 25, abs=5)
+    assert (prepared.execution_timeout, gate.execution_timeout) == (None, timedelta(seconds=25))
+    assert timers == [25.0, 25.0]
+
+
 # What a task that reschedules remembers
 
 
@@ -279,7 +325,7 @@ def test_rescheduling_frees_the_worker_in_an_outage(hub: LocalHub) -> None:
         silent.execute({"ti": FakeTaskInstance()})
 
 
-def test_template_that_moves_between_two_processes_changes_nothing(hub: LocalHub) -> None:
+def test_remembered_evaluation_is_waited_for_though_the_template_moves(hub: LocalHub) -> None:
     """With the store, a task that reschedules goes on with the evaluation that it began with."""
     store, ti = FakeTaskStateStore(), FakeTaskInstance()
     arguments = {"deferrable": False, "mode": "reschedule"}
@@ -351,8 +397,6 @@ def test_worker_reads_a_corrected_connection_while_the_hub_is_out_of_reach(
         sleeps.append(seconds)
         set_connection()
         really(seconds)
-
-    import time
 
     really = time.sleep
     monkeypatch.setattr("airflow_provider_oxen.gate.time.sleep", correct)

@@ -146,8 +146,8 @@ def test_deferral_says_that_the_worker_is_free() -> None:
     wait = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0)
 
     assert describe_deferral(wait) == (
-        f"Waiting in the triggerer, this worker is free: {WHICH}. A triggerer must be running; without one, nothing is "
-        "polled. The task times out at 2026-11-01 11:00:00 UTC."
+        f"Waiting in the triggerer, this worker is free: {WHICH}. A triggerer must be running. "
+        "Times out at 2026-11-01 11:00:00 UTC."
     )
 
 
@@ -166,7 +166,7 @@ def test_standstill_is_shown_now_and_then() -> None:
     assert shown[0][0] == logging.INFO
     assert re.fullmatch(
         rf"Still running, 5 of 90 rows \(5.6 %\), unchanged for 30 min( \d+ s)?: {re.escape(WHICH)}. "
-        "The task times out at 2026-11-02 10:00:00 UTC.",
+        "Times out at 2026-11-02 10:00:00 UTC.",
         shown[0][1],
     )
 
