@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError
+from airflow_provider_oxen import pool
+from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
 from airflow_provider_oxen.pool import SharedClient, SharedConnection, join
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.sharing import Polled, SharedEvaluation
@@ -43,7 +44,8 @@ class OxenClient:
 
     A context manager: its connections are closed at the end.
 
-    :param look_up: reads the Airflow connection; called at the first request, and again where the hub refuses the key.
+    :param look_up: reads the Airflow connection; called at the first request, and again where the hub refuses the key,
+        or where it is out of reach and the last time was a minute ago.
     """
 
     def __init__(self, look_up: Callable[[], ClientConfig]) -> None:
@@ -51,6 +53,8 @@ class OxenClient:
         self._stack = ExitStack()
         self._config: ClientConfig | None = None
         self._session: requests.Session | None = None
+        self._looked_up_at_monotonic = 0.0
+        self._is_failing = False
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +74,7 @@ class OxenClient:
         """The connection's settings."""
         if self._config is None:
             self._config = self._look_up()
+            self._looked_up_at_monotonic = time.monotonic()
         return self._config
 
     def ask(self, call: Call[T], *, before_sending: Callable[[], None] | None = None) -> T:
@@ -81,14 +86,34 @@ class OxenClient:
         :raises OxenConfigError: the connection cannot be used; nothing was sent.
         :raises OxenRequestError: no usable response came.
         """
+        if self._is_failing:
+            self._look_up_now_and_then()
         try:
-            return self._ask(call, before_sending)
+            result = self._ask(call, before_sending)
         except OxenAuthenticationError:
-            config = self._look_up()
-            if config == self._config:
+            if not self._take(self._look_up()):
                 raise
-            self._config, self._session = config, None
-            return self._ask(call, before_sending)
+            result = self._ask(call, before_sending)
+        except OxenTransientError:
+            self._is_failing = True
+            raise
+        self._is_failing = False
+        return result
+
+    def _look_up_now_and_then(self) -> None:
+        """While the hub is out of reach, a person may correct the connection."""
+        if self._config is None or time.monotonic() - self._looked_up_at_monotonic < pool.MAX_LOOKUP_AGE_SECONDS:
+            return
+        self._looked_up_at_monotonic = time.monotonic()
+        with suppress(OxenError):  # what is known is good enough; the next try is in a minute
+            self._take(self._look_up())
+
+    def _take(self, config: ClientConfig) -> bool:
+        """Go on with the settings, and say whether they are others."""
+        if config == self._config:
+            return False
+        self._config, self._session = config, None
+        return True
 
     def _ask(self, call: Call[T], before_sending: Callable[[], None] | None) -> T:
         if self._session is None:

@@ -14,6 +14,7 @@ import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -49,6 +50,7 @@ class ClientConfig:
     :param api_key: the bearer key. Never shown.
     :param timeout_seconds: longest time one request may take from start to end, above 0.
     :param verify: whether the hub's certificate is checked; a text is the path of the CA file to check it against.
+    :param ca_file_version: what changes when the CA file does; None where there is none.
     :param proxy: address of an HTTP proxy, or None. Not shown, for it may hold a password.
     :param max_connections: most connections open at one time, 1 or more.
     :param warnings: what is odd but usable, a sentence each.
@@ -59,6 +61,7 @@ class ClientConfig:
     api_key: str = field(repr=False)
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     verify: bool | str = True
+    ca_file_version: tuple[int, ...] | None = field(default=None, repr=False, kw_only=True)
     proxy: str | None = field(default=None, repr=False)
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -108,6 +111,7 @@ def parse_config(
         api_key=_read_key(field_error, password),
         timeout_seconds=_read_timeout(field_error, settings.get("timeout", DEFAULT_TIMEOUT_SECONDS)),
         verify=verify,
+        ca_file_version=_read_file_version(verify),
         proxy=_read_proxy(field_error, settings.get("proxy")),
         max_connections=_read_max_connections(field_error, settings.get("max_connections", DEFAULT_MAX_CONNECTIONS)),
         warnings=tuple(warnings),
@@ -232,6 +236,17 @@ def _read_verify(field_error: _FieldError, value: object) -> bool | str:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise field_error("verify", f"names a CA file that cannot be read, {word!r} ({reason})") from None
     return word
+
+
+def _read_file_version(verify: bool | str) -> tuple[int, ...] | None:
+    """Describe the CA file as it is now, so that settings with a replaced file differ from those before."""
+    if isinstance(verify, bool):
+        return None
+    try:
+        found = Path(verify).stat()
+    except OSError:  # removed since it was read, a moment ago
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read_proxy(field_error: _FieldError, value: object) -> str | None:

@@ -40,10 +40,11 @@ from airflow_provider_oxen.exceptions import OxenError, OxenTransientError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments
+from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
+from airflow_provider_oxen.wait_store import WaitStore, open_wait_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -102,6 +103,7 @@ class Gate:
 
     def __init__(self, task: GateTask) -> None:
         self._task = task
+        self._epoch = time.time() - time.monotonic()
         self._links_stored: dict[str, str] = {}
         #: Address of each link, by its XCom key; None before the evaluation was seen.
         self.link_addresses: dict[str, str] | None = None
@@ -120,6 +122,9 @@ class Gate:
         :raises Exception: by :data:`REACTIONS`; or what Airflow defers or reschedules a task with.
         """
         wait = self._begin(context, ref)
+        store = open_wait_store(context) if self._task.waits_by_rescheduling else None
+        if store is not None:
+            wait = store.read(wait, self._task.log)
         try:
             with OxenHook(self._task.oxen_conn_id).get_conn() as client:
                 while True:
@@ -129,18 +134,19 @@ class Gate:
                         (wait, step), seen = self._advance(wait, seen, hub), None
                     if isinstance(step, Outcome):
                         break
-                    # While the hub is out of reach, polls are repeated here even when rescheduling: for how long it
-                    # has been is known to this process alone.
-                    reschedules = self._task.waits_by_rescheduling and wait.failing_since is None
+                    reschedules = self._task.waits_by_rescheduling and self._next_process_can_go_on(wait, store)
                     self._store_links(context, process_goes_on=not (self._task.deferrable or reschedules))
                     if self._task.deferrable:
                         self._defer(wait)
                     if reschedules:
-                        until = datetime.now(tz=timezone.utc) + timedelta(seconds=step.seconds)
+                        seconds = step.seconds if store is not None or not wait.failures else wait.max_wait
+                        until = datetime.now(tz=timezone.utc) + timedelta(seconds=max(seconds, step.seconds))
                         raise version_compat.reschedule_exception(until)
                     time.sleep(step.seconds)
         except AirflowTaskTimeout:  # Airflow's timer of execution_timeout, a moment before our deadline
-            step = wait.interrupted(Interruption.EXECUTION_TIMEOUT, now=time.time())
+            rescheduling = self._task.waits_by_rescheduling
+            how = Interruption.PROCESS_TIMEOUT if rescheduling else Interruption.EXECUTION_TIMEOUT
+            step = wait.interrupted(how, now=self._now())
         return self._conclude(context, step)
 
     def poke(self, context: Context, ref: EvaluationRef) -> dict[str, Any] | None:
@@ -181,25 +187,50 @@ class Gate:
         kind = version_compat.deferral_error(error)
         if kind is None:
             raise error
-        how = Interruption.TRIGGER_TIMEOUT if kind == "timeout" else Interruption.TRIGGER_FAILURE
         wait = self._begin(context, ref)
-        return self._conclude(context, wait.interrupted(how, now=time.time(), detail=str(error)))
+        if kind == "failure":
+            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=str(error))
+            return self._conclude(context, end)
+        # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
+        with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+            wait, step = self._poll(client, replace(wait, deadline=self._now(), exists=True))
+        outcome = step if isinstance(step, Outcome) else wait.end(OutcomeReason.TIMEOUT, now=self._now())
+        if outcome.reason is OutcomeReason.TIMEOUT:
+            end = wait.interrupted(Interruption.TRIGGER_TIMEOUT, now=self._now(), detail=outcome.error)
+            outcome = replace(end, hub=outcome.hub)
+        return self._conclude(context, outcome)
 
     def _begin(self, context: Context, ref: EvaluationRef) -> Wait:
         task = self._task
         began = version_compat.attempt_began_at(context) if task.waits_by_rescheduling else None
-        limit = task.timeout
-        if task.execution_limit is not None:
+        # A cluster policy may have set them since the task was made, to a number or to a timedelta.
+        limit = parse_seconds("timeout", task.timeout)
+        if task.execution_limit is not None and not task.waits_by_rescheduling:
             limit = min(limit, task.execution_limit.total_seconds())
-        max_wait = 0.0 if task.max_wait is None else task.max_wait.total_seconds()
+        poke_interval = parse_seconds("poke_interval", task.poke_interval)
+        max_wait = 0.0 if task.max_wait is None else parse_seconds("max_wait", task.max_wait)
         return Wait(
             ref=ref,
-            poke_interval=task.poke_interval,
-            max_wait=max(max_wait, task.poke_interval),
-            deadline=(time.time() if began is None else began.timestamp()) + limit,
+            poke_interval=poke_interval,
+            max_wait=max(max_wait, poke_interval),
+            deadline=(self._now() if began is None else began.timestamp()) + limit,
             retry_window=task.retry_window,
             missing_connection_is_outage=began is not None,  # an earlier process of the task has found it
+            exists=task.started_here,
+            assumes_pace=task.waits_by_rescheduling,
         )
+
+    def _now(self) -> float:
+        """Give the time by a steady clock that was set by the wall clock when this process began with the task."""
+        return self._epoch + time.monotonic()
+
+    def _next_process_can_go_on(self, wait: Wait, store: WaitStore | None) -> bool:
+        """Say whether nothing is lost that matters if this process ends now."""
+        if store is not None and store.write(wait, self._task.log, now=self._now()):
+            return True
+        # For how long the hub has been out of reach is known to this process alone.
+        outage_counts = wait.failing_since is not None and wait.retry_window is not None
+        return not outage_counts and wait.not_found_since is None
 
     def _poll(self, client: OxenClient, wait: Wait) -> tuple[Wait, Step]:
         result: Evaluation | OxenError
@@ -210,7 +241,7 @@ class Gate:
         return self._advance(wait, result, client.hub)
 
     def _advance(self, wait: Wait, result: Evaluation | OxenError, hub: str | None) -> tuple[Wait, Step]:
-        after, step = wait.advance(result, now=time.time(), jitter=random.random())
+        after, step = wait.advance(result, now=self._now(), jitter=random.random())
         self._learn_links(wait.ref, after.evaluation, hub)
         if isinstance(step, Outcome):
             return after, replace(step, hub=hub)
@@ -233,12 +264,13 @@ class Gate:
             do_xcom_push=task.do_xcom_push,
             started_here=task.started_here,
             is_recorded=task.is_recorded,
+            last_seen=None if wait.evaluation is None else wait.evaluation.to_dict(),
         )
         task.log.info("%s", describe_deferral(wait))
         task.defer(
             trigger=OxenEvaluationTrigger(**arguments.to_dict()),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(wait.deadline - time.time(), 0.0)) + start_end.BACKSTOP,
+            timeout=timedelta(seconds=max(wait.deadline - self._now(), 0.0)) + start_end.BACKSTOP,
         )
 
     def _conclude(self, context: Context, outcome: Outcome) -> dict[str, Any]:

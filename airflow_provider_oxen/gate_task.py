@@ -17,6 +17,8 @@ from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.parameters import check_durations, is_template
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_oxen.gate import Gate
@@ -50,6 +52,7 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
 class GateTaskMixin:
     """Holds a gate, and answers what Airflow asks about the evaluation that it waits for."""
 
+    deferrable: bool
     execution_timeout: timedelta | None
     # Made when the task runs: parsing a DAG file needs no gate.
     _made_gate: Gate | None = None
@@ -136,7 +139,28 @@ class GateTaskMixin:
             self._made_gate = Gate(self)  # type: ignore[arg-type]  # the task is the rest of what a gate needs
         return self._made_gate
 
-    def _apply_execution_timeout(self, *, deferrable: bool) -> None:
-        """Let the gate apply ``execution_timeout``, where Airflow would end a deferred task before it can speak."""
-        if deferrable and version_compat.execution_timeout_counts_deferral():
+    def prepare_for_execution(self) -> Any:
+        """
+        Give the task that a worker runs: as Airflow's own.
+
+        Airflow 2 (delete this with it) would end a deferred task before it can say what the trigger saw. So the gate
+        applies ``execution_timeout`` itself there. Policies have run by now, and what they have set counts.
+        """
+        task = super().prepare_for_execution()  # type: ignore[misc]  # Airflow's base class follows
+        task._apply_execution_timeout()  # noqa: SLF001  # a copy of this one
+        return task
+
+    def _apply_execution_timeout_if_mapped(self) -> None:
+        """Do the same with a task that a worker makes for a map index: Airflow 2 does not prepare it."""
+        if version_compat.is_made_from_mapped(self):  # type: ignore[arg-type]  # a task is an operator
+            self._apply_execution_timeout()
+
+    def _apply_execution_timeout(self) -> None:
+        if self.deferrable and version_compat.execution_timeout_counts_deferral():
             self._own_execution_limit, self.execution_timeout = self.execution_timeout, None
+
+    def _execution_timer(self) -> AbstractContextManager[Any]:
+        """Stop this process at ``execution_timeout``, where Airflow does not because the gate applies it itself."""
+        from airflow_provider_oxen.execution_timer import execution_timer
+
+        return execution_timer(self._own_execution_limit)

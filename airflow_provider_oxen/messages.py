@@ -16,9 +16,12 @@ from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.links.addresses import evaluation_url
 from airflow_provider_oxen.polling import seconds_left
 from airflow_provider_oxen.redaction import one_line
-from airflow_provider_oxen.wait import Outcome, OutcomeReason, Sleep, Step, Wait
+from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Sleep, Step, Wait
 
 __all__ = ["describe_deferral", "describe_duration", "describe_outcome", "describe_step"]
+
+#: How often a line says that nothing has changed, in seconds.
+_STANDSTILL_SECONDS = 1_800.0
 
 
 def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | OxenError) -> tuple[int, str] | None:
@@ -40,7 +43,7 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
         )
     last, recovered = before.evaluation, before.failures > 0
     if last is not None and not recovered and (result.status, result.progress) == (last.status, last.progress):
-        return None
+        return _describe_standstill(before, after, result)
     if result.status in after.unknown_statuses - before.unknown_statuses:
         return logging.WARNING, (
             f"Unknown status {str(result.status)[:80]!r}, only 'completed' opens the gate: still waiting for "
@@ -55,8 +58,11 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
 
 
 def describe_deferral(wait: Wait) -> str:
-    """Say that the wait goes on in the triggerer."""
-    return f"Waiting in the triggerer, this worker is free: {wait.ref}."
+    """Say that the wait goes on in the triggerer, what has to run for that, and when the task times out."""
+    return (
+        f"Waiting in the triggerer, this worker is free: {one_line(str(wait.ref))}. A triggerer must be running. "
+        f"Times out at {_format_instant(wait.deadline)}."
+    )
 
 
 def describe_outcome(outcome: Outcome) -> str:
@@ -79,18 +85,17 @@ def describe_outcome(outcome: Outcome) -> str:
                 f"{_describe_run(outcome)}"
             )
         case OutcomeReason.TIMEOUT:
-            by = "" if outcome.deadline is None else f" by {_format_instant(outcome.deadline)}"
-            text = f"Timed out: not ended{by}, the task's deadline, {_describe_last(evaluation)}"
-        case OutcomeReason.REFUSED:
-            text = f"Cannot wait: {_phrase(outcome.error)}"
+            text = _describe_timeout(outcome)
+        case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
+            text = f"Cannot wait: {_phrase(outcome.error)}{_and_last(evaluation)}"
         case OutcomeReason.UNREACHABLE:
             text = (
                 f"Hub out of reach for longer than retry_window: {_phrase(outcome.error)}; {_describe_last(evaluation)}"
             )
         case OutcomeReason.LOST:
-            text = f"Wait ended without a result, the gate stays closed: {_phrase(outcome.error)}"
-    if outcome.error and outcome.reason is OutcomeReason.TIMEOUT:
-        text = f"{text}; last failure: {_phrase(outcome.error)}"
+            text = (
+                f"Wait ended without a result, the gate stays closed: {_phrase(outcome.error)}{_and_last(evaluation)}"
+            )
     return f"{text}, {one_line(str(outcome.ref))}{_describe_place(outcome)}"
 
 
@@ -104,6 +109,19 @@ def describe_duration(seconds: float) -> str:
             rest = whole % size // small_size
             return f"{whole // size} {large} {rest} {small}" if rest else f"{whole // size} {large}"
     return f"{whole} s"
+
+
+def _describe_standstill(before: Wait, after: Wait, seen: Evaluation) -> tuple[int, str] | None:
+    """Say now and then that nothing has changed; None between."""
+    if before.history is None or after.history is None:
+        return None
+    since = after.history.moved_at
+    if (before.history.at - since) // _STANDSTILL_SECONDS == (after.history.at - since) // _STANDSTILL_SECONDS:
+        return None
+    return logging.INFO, (
+        f"Still {_describe_state(seen)}, unchanged for {describe_duration(after.history.at - since)}: "
+        f"{one_line(str(after.ref))}. Times out at {_format_instant(after.deadline)}."
+    )
 
 
 def _describe_rows(evaluation: Evaluation) -> str:
@@ -123,6 +141,19 @@ def _describe_state(evaluation: Evaluation) -> str:
 
 def _describe_last(evaluation: Evaluation | None) -> str:
     return "never seen" if evaluation is None else f"last seen {_describe_state(evaluation)}"
+
+
+def _and_last(evaluation: Evaluation | None) -> str:
+    return "" if evaluation is None else f"; {_describe_last(evaluation)}"
+
+
+def _describe_timeout(outcome: Outcome) -> str:
+    at = "the task's deadline"
+    by = at if outcome.deadline is None else f"{_format_instant(outcome.deadline)}, {at}"
+    text = f"Timed out: not ended by {by}, {_describe_last(outcome.evaluation)}"
+    if outcome.interruption is Interruption.TRIGGER_TIMEOUT:
+        text = f"{text}; no triggerer reported: is one running?"
+    return f"{text}; last failure: {_phrase(outcome.error)}" if outcome.error else text
 
 
 def _describe_run(outcome: Outcome) -> str:

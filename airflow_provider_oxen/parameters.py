@@ -60,6 +60,7 @@ class TriggerArguments:
     do_xcom_push: bool = True
     started_here: bool = False
     is_recorded: bool = False
+    last_seen: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the arguments by name."""

@@ -41,7 +41,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-__all__ = ["History", "backoff_seconds", "remember", "seconds_left", "seconds_to_next_poll"]
+__all__ = ["History", "assume", "backoff_seconds", "remember", "seconds_left", "seconds_to_next_poll"]
 
 #: The statuses of the contract in which an evaluation waits for its first row, and in which it has done its last.
 _QUEUED_STATUS, _COMMITTING_STATUS = "queued", "committing"
@@ -121,6 +121,19 @@ def remember(before: History | None, *, at: float, status: str, processed: int |
         weight = took / (took + _SMOOTHED_OVER * max(moved_at - phase_began_at, 0.0))
         now = speed + weight * (now - speed)
     return History(began_at, phase_began_at, at, at, status, processed, total, took, now)
+
+
+def assume(began_at: float | None, *, at: float, status: str, total: int | None) -> History | None:
+    """
+    Make the history of a status that was not watched, from when it began: no row was done then.
+
+    :param began_at: when the status began, which a clock that is wrong may put after the poll; None if not known.
+    :param at: when the first poll is.
+    :return: None where nothing can be assumed.
+    """
+    if began_at is None or began_at >= at:
+        return None
+    return History(began_at, began_at, began_at, began_at, status, 0, total, 0.0, 0.0)
 
 
 def seconds_left(history: History) -> float | None:

@@ -53,6 +53,10 @@ MAX_RETRY_AFTER_SECONDS = 3_600.0
 #: Envelopes of a response that is good; "error" is the third word the vendor's client knows. None: the contract does
 #: not require the field.
 GOOD_ENVELOPES = (None, "success", "warning")
+#: An error of the hub's has at least one of these. JSON without any comes from something in front of it, as HTML does.
+_ENVELOPE_FIELDS = frozenset({"status", "status_message", "error"})
+#: How much is shown of a plain text that is not the hub's.
+_SHOWN_CHARACTERS = 60
 
 #: The vendor documents 200 for every call, also for one that creates something; 201 would say the same.
 _SUCCESS = (200, 201)
@@ -156,6 +160,7 @@ class _ErrorResponse:
         self._call = call
         self._response = response
         self._envelope = _decode_object(response.body)
+        self._is_hubs = self._envelope is not None and not _ENVELOPE_FIELDS.isdisjoint(self._envelope)
 
     def error_in_success(self, problem: ContractError) -> OxenRequestError:
         """Say what is wrong with a 200."""
@@ -171,15 +176,7 @@ class _ErrorResponse:
     def error_by_status_code(self, now: datetime) -> OxenRequestError:
         """Say what any other status code means."""
         code = self._response.status_code
-        foreign = (
-            "" if self._envelope is not None else f" The response is not the hub's JSON ({self._describe_body()})."
-        )
-        if 300 <= code < 400:
-            return self._error(
-                OxenBadRequestError,
-                f"{code}, a redirect to {self._redirect_target()}. Redirects are not followed, so that the API key is "
-                "sent nowhere else: put the right address into the connection's host",
-            )
+        foreign = "" if self._is_hubs else f" The response is not the hub's JSON ({self._describe_body()})."
         if code == 429:
             pause = _parse_retry_after(self._response.headers, now)
             message = "429: too many requests" + ("" if pause is None else f", asked to wait {pause:g} s")
@@ -188,13 +185,26 @@ class _ErrorResponse:
             pause = _parse_retry_after(self._response.headers, now)
             message = f"{code}: the hub, or a proxy in front of it, failed.{foreign}"
             return self._error(OxenServerError, message, retry_after_seconds=pause)
-        if not 400 <= code < 500:
+        if not 300 <= code < 500:
             return self._error(OxenInvalidResponseError, f"status code {code} is not in the contract")
         kind, message = self._refusal(code)
-        return self._error(kind, f"{code}: {message}{foreign}")
+        if self._is_hubs or not self._call.repeatable:
+            return self._error(kind, f"{code}: {message}{foreign}")
+        # Something in front of the hub sent it. That may pass, and advice about ids and keys would be wrong.
+        came = f"{self._describe_body()}, instead of the hub's JSON, from {self._config.base_url}{self._call.path}"
+        if code < 400 or code == 407:
+            text = f"{code}: {message.rstrip('.')} ({came})"
+        else:
+            text = f"{code}, but not from the hub: {came}. Check the connection's host and proxy."
+        return self._error(OxenInvalidResponseError, text)
 
     def _refusal(self, code: int) -> tuple[type[OxenRequestError], str]:
         check = f" Check {self._call.check}." if self._call.check else ""
+        if code < 400:
+            return OxenBadRequestError, (
+                f"a redirect to {self._redirect_target()}. Redirects are not followed, so that the API key is sent "
+                "nowhere else: put the right address into the connection's host"
+            )
         match code:
             case 401:
                 message = "the API key is not accepted. Check the connection's API key (its password field)."
@@ -244,7 +254,12 @@ class _ErrorResponse:
 
     def _describe_body(self) -> str:
         kind = self._show(self._response.headers.get("content-type", "no content type"))
-        return f"{kind}, {len(self._response.body):,} bytes"
+        size = f"{kind}, {len(self._response.body):,} bytes"
+        if not kind.startswith("text/plain"):
+            return size
+        # Redacted before it is cut, so that no part of the key is left.
+        text = self._show(self._response.body[:4_096].decode(errors="replace"))
+        return f"{size}, {text[:_SHOWN_CHARACTERS]!r}"
 
     def _redirect_target(self) -> str:
         """Say where a redirect points: scheme, host and path, without login or query."""

@@ -13,11 +13,22 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_oxen.wait import OutcomeReason
 
-__all__ = ["REACTIONS", "OxenConditionFailedError", "OxenHubUnreachableError", "OxenWaitLostError", "Reaction"]
+__all__ = [
+    "REACTIONS",
+    "OxenConditionFailedError",
+    "OxenHubUnreachableError",
+    "OxenNotTheHubError",
+    "OxenWaitLostError",
+    "Reaction",
+]
 
 
 class OxenHubUnreachableError(AirflowException):
     """The hub could not be reached for longer than ``retry_window``. The task may be retried."""
+
+
+class OxenNotTheHubError(AirflowException):
+    """The first response did not come from the hub, but from something in its place. The task may be retried."""
 
 
 class OxenWaitLostError(AirflowException):
@@ -52,5 +63,6 @@ REACTIONS: dict[OutcomeReason, Reaction] = {
     OutcomeReason.TIMEOUT: Reaction(AirflowSensorTimeout, may_be_retried=False, soft_fail_skips=True),
     OutcomeReason.REFUSED: Reaction(AirflowFailException, may_be_retried=False, soft_fail_skips=True),
     OutcomeReason.UNREACHABLE: Reaction(OxenHubUnreachableError, may_be_retried=True, soft_fail_skips=False),
+    OutcomeReason.NOT_THE_HUB: Reaction(OxenNotTheHubError, may_be_retried=True, soft_fail_skips=False),
     OutcomeReason.LOST: Reaction(OxenWaitLostError, may_be_retried=True, soft_fail_skips=False),
 }

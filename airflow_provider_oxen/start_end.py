@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
 from airflow_provider_oxen.triggerer_templates import (
     DagFacts,
     NeedsWorkerError,
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-    from airflow_provider_oxen.parameters import TriggerArguments
-
-__all__ = ["BACKSTOP", "Logger", "Plan", "find_deadline", "may_end_in_triggerer", "plan"]
+__all__ = ["BACKSTOP", "Logger", "Plan", "find_deadline", "may_end_in_triggerer", "plan", "update_start"]
 
 #: Airflow's own timeout of a deferred task is later than the deadline by this. The trigger itself reports the deadline,
 #: with what it last saw, and may be late because of one slow request or because it moved to another triggerer.
@@ -131,6 +130,17 @@ def may_end_in_triggerer(task: version_compat.Task, log: Logger) -> bool:
     if reason is not None:
         log.warning("end_from_trigger has no effect here: %s.", reason)
     return reason is None
+
+
+def update_start(planned: StartTriggerArgs, **settings: Any) -> StartTriggerArgs:
+    """
+    Give what the scheduler makes the trigger from, with the settings that the task has now.
+
+    :param settings: arguments of the trigger; durations in seconds or as ``timedelta``.
+    """
+    for name in ("poke_interval", "max_wait", "retry_window", "timeout"):
+        settings[name] = None if settings[name] is None else parse_seconds(name, settings[name])
+    return _start_trigger_args(TriggerArguments(**{**(planned.trigger_kwargs or {}), **settings}))
 
 
 def find_deadline(trigger: BaseTrigger, timeout_seconds: float) -> float:

@@ -13,12 +13,18 @@ How this works
    a stored format: one that an older release wrote must still be understood. An event names its evaluation, so that
    nothing after the wait depends on templates that are rendered again.
 5. The clock is the wall clock, in seconds since the epoch: a deadline must hold in another process on another machine.
-6. A rate limit (429) is no outage. It delays the next poll and does not count towards ``retry_window``.
+6. A pause that the hub asks for is no outage: after a 429, the time until the next poll does not count towards
+   ``retry_window``, and neither does what a ``Retry-After`` of another failure asks for. It does not end an outage
+   either: only the evaluation does.
 7. A refused key is final: the client has by then read the connection again and found the same key.
 8. A missing connection is final on a worker, so that a typing error shows at once. In a triggerer it is an outage:
    Airflow says "not defined" also where its database or a secrets backend does not respond, and such a moment must not
    fail all gates that a triggerer takes over. A host's name that does not resolve is the same.
-9. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
+9. What is not the hub's (a 3xx or 4xx without its JSON) is an outage once the evaluation was seen. Before that, a
+   setting is likely wrong: the wait ends at once, and the task may be retried.
+10. The hub's own 404 about an evaluation that exists is polled again for half a minute, because a replica may lag.
+11. A wait that goes on in another process takes with it what it must remember: :meth:`Wait.to_memory`.
+12. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
    :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
 The rule that must not be broken: whatever ends a wait is decided here and nowhere else, and nothing but a well-formed
@@ -27,9 +33,9 @@ The rule that must not be broken: whatever ends a wait is decided here and nowhe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, TypeAlias
 
 from airflow_provider_oxen import values
@@ -37,41 +43,27 @@ from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, Evaluat
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
     OxenError,
+    OxenInvalidResponseError,
+    OxenNotFoundError,
     OxenRateLimitError,
     OxenTransientError,
     OxenUnreachableError,
 )
-from airflow_provider_oxen.polling import History, backoff_seconds, remember, seconds_to_next_poll
+from airflow_provider_oxen.outcomes import MAX_ERROR_TEXT, Interruption, Outcome, OutcomeReason
+from airflow_provider_oxen.polling import (
+    History,
+    assume,
+    backoff_seconds,
+    remember,
+    seconds_to_next_poll,
+)
 
-__all__ = ["Interruption", "Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
+__all__ = ["NOT_FOUND_SECONDS", "Interruption", "Outcome", "OutcomeReason", "Sleep", "Step", "Wait"]
 
 #: Shortest sleep, in seconds: a timer that fires a moment before the deadline must not make a burst of requests.
 _SHORTEST_SLEEP = 0.05
-#: Longest error text an event carries, in characters.
-_MAX_ERROR_TEXT = 2_000
-
-
-class OutcomeReason(StrEnum):
-    """How a wait ended. What each means for the task is the table in ``gate``."""
-
-    #: The evaluation completed.
-    COMPLETED = "completed"
-    #: The evaluation failed.
-    ERRORED = "errored"
-    #: A person stopped the evaluation.
-    CANCELLED = "cancelled"
-    #: The evaluation completed, but does not meet one of ``conditions``.
-    CONDITION_NOT_MET = "condition_not_met"
-    #: The evaluation completed, but one of ``conditions`` raised an exception.
-    CONDITION_FAILED = "condition_failed"
-    #: The deadline passed. The hub was polled once more at the deadline.
-    TIMEOUT = "timeout"
-    #: The hub refuses the call, or a setting is wrong: a person has to act.
-    REFUSED = "refused"
-    #: The hub could not be reached for longer than ``retry_window``.
-    UNREACHABLE = "unreachable"
-    #: A trigger ended without an event, or with one that this version does not understand.
-    LOST = "lost"
+#: How long the hub may say "not found" of an evaluation that exists, in seconds: one of its replicas may lag behind.
+NOT_FOUND_SECONDS = 30.0
 
 
 _REASON_BY_STATUS: dict[str, OutcomeReason] = {
@@ -81,112 +73,11 @@ _REASON_BY_STATUS: dict[str, OutcomeReason] = {
 }
 
 
-class Interruption(StrEnum):
-    """How Airflow can end a wait."""
-
-    #: Its timer of ``execution_timeout`` stopped the task's process.
-    EXECUTION_TIMEOUT = "execution_timeout"
-    #: Its own timeout of a deferred task passed: no triggerer reported the end before.
-    TRIGGER_TIMEOUT = "trigger_timeout"
-    #: The trigger failed, or could not be made.
-    TRIGGER_FAILURE = "trigger_failure"
-
-
 @dataclass(frozen=True, slots=True)
 class Sleep:
     """Poll again after ``seconds``."""
 
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """
-    The end of a wait.
-
-    :param reason: how it ended.
-    :param ref: the evaluation that was waited for.
-    :param evaluation: the evaluation as last seen; None where it never was.
-    :param error: the last failure in words, or None.
-    :param hub: address of the hub that was asked, for people; None where none was.
-    :param deadline: the deadline, in seconds since the epoch, where that is what ended the wait.
-    :param at: when the wait ended, in seconds since the epoch.
-    """
-
-    reason: OutcomeReason
-    ref: EvaluationRef
-    evaluation: Evaluation | None = None
-    error: str | None = None
-    hub: str | None = None
-    deadline: float | None = None
-    at: float | None = None
-
-    def with_unmet_condition(self, reason: str) -> Outcome:
-        """Make the outcome of a completed evaluation that does not meet a condition."""
-        return replace(self, reason=OutcomeReason.CONDITION_NOT_MET, error=reason[:_MAX_ERROR_TEXT])
-
-    def with_failed_condition(self, error: Exception) -> Outcome:
-        """Make the outcome of a completed evaluation that could not be checked."""
-        text = f"{type(error).__name__}: {error}"
-        return replace(self, reason=OutcomeReason.CONDITION_FAILED, error=text[:_MAX_ERROR_TEXT])
-
-    def to_event(self) -> dict[str, Any]:
-        """
-        Write the outcome as the payload of a trigger's event.
-
-        :return: plain JSON: ``outcome`` (the reason), ``namespace``, ``repo_name`` and ``evaluation_id`` as waited for,
-            ``evaluation`` (as :meth:`Evaluation.to_dict`, or None), ``error``, ``hub``, ``deadline`` and ``at``.
-        """
-        return {
-            "outcome": str(self.reason),
-            "namespace": self.ref.namespace,
-            "repo_name": self.ref.repo_name,
-            "evaluation_id": self.ref.evaluation_id,
-            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "error": values.text(self.error),
-            "hub": self.hub,
-            "deadline": self.deadline,
-            "at": self.at,
-        }
-
-    @classmethod
-    def from_event(cls, event: object, *, otherwise: EvaluationRef) -> Outcome:
-        """
-        Read a trigger's event. Whatever it is, an outcome results, and never a ``completed`` that is not one.
-
-        :param event: what the trigger yielded, after a passage through the database; None where it yielded nothing.
-        :param otherwise: the evaluation that is shown where the event does not name the one that was waited for.
-        """
-        if not isinstance(event, Mapping):
-            return cls(
-                OutcomeReason.LOST, otherwise, error=f"the trigger's event is not an object, but {type(event).__name__}"
-            )
-        names = [event.get(name) for name in ("namespace", "repo_name", "evaluation_id")]
-        if not all(isinstance(name, str) and name for name in names):
-            return cls(OutcomeReason.LOST, otherwise, error="the trigger's event does not name an evaluation")
-        ref = EvaluationRef(*map(str, names))
-        try:
-            reason = OutcomeReason(str(event.get("outcome")))
-        except ValueError:
-            shown = str(event.get("outcome"))[:80]
-            return cls(OutcomeReason.LOST, ref, error=f"the trigger's event has the unknown outcome {shown!r}")
-        document = event.get("evaluation")
-        try:
-            evaluation = Evaluation.from_dict(document) if isinstance(document, Mapping) else None
-        except ValueError:
-            evaluation = None
-        if reason is OutcomeReason.COMPLETED and not _completed(evaluation, ref):
-            error = "the trigger's event says completed, but holds no completed evaluation of that id"
-            return cls(OutcomeReason.LOST, ref, error=error)
-        return cls(
-            reason,
-            ref,
-            evaluation=evaluation,
-            error=values.text(event.get("error")),
-            hub=values.text(event.get("hub")),
-            deadline=values.number(event.get("deadline")),
-            at=values.number(event.get("at")),
-        )
 
 
 Step: TypeAlias = Sleep | Outcome
@@ -204,12 +95,16 @@ class Wait:
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds; None: until the
         deadline.
     :param missing_connection_is_outage: whether an Airflow connection that is not found may be found a moment later.
+    :param exists: whether the evaluation is known to exist, although this wait may not have seen it.
+    :param assumes_pace: whether a first poll may take the pace from the evaluation's own times. For a wait that begins
+        anew at each poll.
     :param evaluation: as last seen.
     :param history: what the polls have shown of its pace; None before the first.
     :param unknown_statuses: those seen so far that the contract does not know.
     :param polls: how many polls were made.
     :param failures: how many polls in a row failed.
-    :param failing_since: when the first of those was.
+    :param failing_since: when the first of those was, later by the pauses that the hub has asked for since.
+    :param not_found_since: when the hub said first, after it had shown the evaluation, that there is none.
     """
 
     ref: EvaluationRef
@@ -218,12 +113,15 @@ class Wait:
     deadline: float
     retry_window: float | None
     missing_connection_is_outage: bool = False
+    exists: bool = False
+    assumes_pace: bool = False
     evaluation: Evaluation | None = None
     history: History | None = None
     unknown_statuses: frozenset[str] = frozenset()
     polls: int = 0
     failures: int = 0
     failing_since: float | None = None
+    not_found_since: float | None = None
 
     def advance(self, result: Evaluation | OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         """
@@ -242,20 +140,26 @@ class Wait:
         """
         Make the outcome of a wait that Airflow ends.
 
-        :param detail: what Airflow says about it, if anything.
+        :param detail: what Airflow says about a failed trigger, or the last failure, if anything.
         """
-        reason = OutcomeReason.LOST if how is Interruption.TRIGGER_FAILURE else OutcomeReason.TIMEOUT
-        shown = detail
-        if how is not Interruption.EXECUTION_TIMEOUT:
-            shown = f"Airflow ended the trigger ({detail or 'no reason was given'})"
-        outcome = self.end(reason, now=now)
+        outcome = self.end(OutcomeReason.TIMEOUT, now=now)
+        text = detail
+        if how is Interruption.TRIGGER_FAILURE:
+            text = f"Airflow ended the trigger ({detail or 'no reason was given'})"
+        elif how is Interruption.PROCESS_TIMEOUT:
+            text = "execution_timeout stopped this process of the task, which bounds one poll in reschedule mode"
+        if how in (Interruption.TRIGGER_FAILURE, Interruption.PROCESS_TIMEOUT):
+            outcome = self.end(OutcomeReason.LOST, now=now)
         if how is Interruption.TRIGGER_TIMEOUT:  # Airflow's timeout is later than the deadline, which is not known here
             outcome = replace(outcome, deadline=None)
-        return replace(outcome, error=None if shown is None else shown[:_MAX_ERROR_TEXT])
+        return replace(outcome, error=None if text is None else text[:MAX_ERROR_TEXT], interruption=how)
 
     def _advance_by_evaluation(self, seen: Evaluation, *, now: float, jitter: float) -> tuple[Wait, Step]:
         progress = seen.progress
-        history = remember(self.history, at=now, status=seen.status, processed=progress.processed, total=progress.total)
+        before = self.history
+        if before is None and self.assumes_pace:
+            before = assume(_started_at(seen), at=now, status=seen.status, total=progress.total)
+        history = remember(before, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         known = isinstance(seen.status, EvaluationStatus)
         wait = replace(
             self,
@@ -265,6 +169,7 @@ class Wait:
             polls=self.polls + 1,
             failures=0,
             failing_since=None,
+            not_found_since=None,
         )
         reason = _REASON_BY_STATUS.get(seen.status)
         if reason is not None and self.ref.is_id_of(seen):
@@ -275,29 +180,49 @@ class Wait:
         return wait, Sleep(max(min(seconds, self.deadline - now), _SHORTEST_SLEEP))
 
     def _advance_by_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
+        known = self.exists or self.evaluation is not None
+        polled = replace(self, polls=self.polls + 1)
+        if isinstance(error, OxenNotFoundError) and known:
+            return self._advance_by_not_found(error, now=now, jitter=jitter)
         missing = isinstance(error, OxenConfigError) and error.field == "conn_id"
         final = not isinstance(error, OxenTransientError) and not (missing and self.missing_connection_is_outage)
         if final or self._is_wrong_setting(error):
-            return replace(self, polls=self.polls + 1), self.end(OutcomeReason.REFUSED, error, now=now)
-        failing_since: float | None = now if self.failing_since is None else self.failing_since
-        if isinstance(error, OxenRateLimitError):  # a hub that asks for a pause is not out of reach
-            failing_since = None
-        wait = replace(self, polls=self.polls + 1, failures=self.failures + 1, failing_since=failing_since)
-        if now >= self.deadline:
-            return wait, wait.end(OutcomeReason.TIMEOUT, error, now=now)
-        give_up_at = self.deadline
-        if failing_since is not None and self.retry_window is not None:
-            give_up_at = min(give_up_at, failing_since + self.retry_window)
-        if now >= give_up_at:
-            return wait, wait.end(OutcomeReason.UNREACHABLE, error, now=now)
-        backoff = backoff_seconds(
-            wait.failures, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
-        )
+            return polled, self.end(OutcomeReason.REFUSED, error, now=now)
+        if not known and _is_foreign(error) and now < self.deadline:
+            return polled, self.end(OutcomeReason.NOT_THE_HUB, error, now=now)
         # The pause the hub asks for is a minimum; a share is added so that waits with the same pause spread.
         pause = (error.retry_after_seconds or 0.0) if isinstance(error, OxenTransientError) else 0.0
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
-        return wait, Sleep(max(min(max(backoff, pause), give_up_at - now), _SHORTEST_SLEEP))
+        wait = replace(polled, failures=self.failures + 1)
+        seconds = max(pause, self._backoff(jitter))
+        limited = isinstance(error, OxenRateLimitError)
+        since = now if self.failing_since is None and not limited else self.failing_since
+        if now >= self.deadline:
+            return replace(wait, failing_since=since), self.end(OutcomeReason.TIMEOUT, error, now=now)
+        give_up_at = self.deadline
+        if since is not None:
+            window = math.inf if self.retry_window is None else self.retry_window
+            asked_first = bool(pause) and self.failing_since is None  # with the shortest window, it is still kept
+            if now >= since + window and not limited and not asked_first:
+                return replace(wait, failing_since=since), self.end(OutcomeReason.UNREACHABLE, error, now=now)
+            since += min(seconds if limited else pause, self.deadline - now)
+            give_up_at = min(give_up_at, max(since + window, now + pause))
+        return replace(wait, failing_since=since), Sleep(max(min(seconds, give_up_at - now), _SHORTEST_SLEEP))
+
+    def _advance_by_not_found(self, error: OxenNotFoundError, *, now: float, jitter: float) -> tuple[Wait, Step]:
+        since = now if self.not_found_since is None else self.not_found_since
+        wait = replace(self, polls=self.polls + 1, failures=self.failures + 1, not_found_since=since)
+        if now >= since + NOT_FOUND_SECONDS or now >= self.deadline:
+            return wait, self.end(OutcomeReason.REFUSED, error, now=now)
+        until = min(since + NOT_FOUND_SECONDS, self.deadline)
+        return wait, Sleep(max(min(self._backoff(jitter), until - now), _SHORTEST_SLEEP))
+
+    def _backoff(self, jitter: float) -> float:
+        """Choose how long to sleep after one more failure."""
+        return backoff_seconds(
+            self.failures + 1, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
+        )
 
     def _is_wrong_setting(self, error: OxenError) -> bool:
         """
@@ -314,11 +239,75 @@ class Wait:
             reason,
             self.ref,
             evaluation=self.evaluation,
-            error=None if error is None else str(error)[:_MAX_ERROR_TEXT],
+            error=None if error is None else str(error)[:MAX_ERROR_TEXT],
             deadline=self.deadline if reason is OutcomeReason.TIMEOUT else None,
             at=now,
         )
 
+    def to_memory(self) -> dict[str, Any]:
+        """Write what a later process of the same wait has to know, as plain JSON."""
+        return {
+            "namespace": self.ref.namespace,
+            "repo_name": self.ref.repo_name,
+            "evaluation_id": self.ref.evaluation_id,
+            "deadline": self.deadline,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+            "history": None if self.history is None else list(self.history),
+            "unknown_statuses": sorted(self.unknown_statuses),
+            "polls": self.polls,
+            "failures": self.failures,
+            "failing_since": self.failing_since,
+            "not_found_since": self.not_found_since,
+        }
 
-def _completed(evaluation: Evaluation | None, ref: EvaluationRef) -> bool:
-    return evaluation is not None and evaluation.status is EvaluationStatus.COMPLETED and ref.is_id_of(evaluation)
+    def with_memory(self, memory: Mapping[str, Any]) -> Wait:
+        """
+        Go on where an earlier process of the same wait was.
+
+        :param memory: as :meth:`to_memory` made it.
+        :raises ValueError: it is not that.
+        """
+        try:
+            names = [memory[name] for name in ("namespace", "repo_name", "evaluation_id")]
+            if not all(isinstance(name, str) and name for name in names):
+                raise ValueError("it names no evaluation")
+            document, history = memory["evaluation"], memory["history"]
+            return replace(
+                self,
+                ref=EvaluationRef(*names),
+                deadline=min(self.deadline, float(memory["deadline"])),
+                evaluation=None if document is None else Evaluation.from_dict(document),
+                history=None if history is None else _parse_history(history),
+                unknown_statuses=frozenset(map(str, memory["unknown_statuses"])),
+                polls=int(memory["polls"]),
+                failures=int(memory["failures"]),
+                failing_since=values.number(memory["failing_since"]),
+                not_found_since=values.number(memory["not_found_since"]),
+            )
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _parse_history(found: Iterable[Any]) -> History:
+    history = History(*found)
+    times = (history.began_at, history.phase_began_at, history.moved_at, history.at)
+    numbers = (*times, history.rhythm_seconds, history.rows_per_second)
+    counts = (history.processed, history.total)
+    if not all(values.number(number) is not None for number in numbers) or not isinstance(history.status, str):
+        raise ValueError("its history is none")
+    if not all(count is None or values.count(count) is not None for count in counts):
+        raise ValueError("its history is none")
+    return history
+
+
+def _is_foreign(error: OxenError) -> bool:
+    """Say whether a 3xx or 4xx did not come from the hub."""
+    return isinstance(error, OxenInvalidResponseError) and 300 <= (error.status_code or 0) < 500
+
+
+def _started_at(seen: Evaluation) -> float | None:
+    """Say since when, by the hub's clock, an evaluation has been in its status; None where that is not known."""
+    began = seen.started_at if seen.status == EvaluationStatus.RUNNING else None
+    if seen.status == EvaluationStatus.QUEUED:
+        began = seen.queued_at or seen.inserted_at
+    return None if began is None else began.timestamp()

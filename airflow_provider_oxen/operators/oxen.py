@@ -209,20 +209,20 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             self._warn("durable=False: each attempt starts an evaluation, so a retry pays again", stacklevel=3)
         if end_from_trigger:
             self._plan_end()
-        self._apply_execution_timeout(deferrable=deferrable)
+        self._apply_execution_timeout_if_mapped()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the evaluation, or take up the one that an earlier attempt started; then wait for it."""
-        self._check_rendered()
-        request = self._build_request(context)
-        started = self._starter.start(context, request)
-        self.is_recorded = started.is_recorded
-        if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
-            self.retry_window = None
-        context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
-        if not self.wait_for_completion:
-            return self._gate.report(context, started.ref, started.evaluation, self._starter.hub)
-        return self._gate.execute(context, started.ref, started.evaluation, self._starter.hub)
+        with self._execution_timer():
+            self._check_rendered()
+            request = self._build_request(context)
+            started = self._starter.start(context, request)
+            self.is_recorded = started.is_recorded
+            if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
+                self.retry_window = None
+            context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
+            go_on = self._gate.execute if self.wait_for_completion else self._gate.report
+            return go_on(context, started.ref, started.evaluation, self._starter.hub)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take up the task with the trigger's event."""
@@ -234,12 +234,13 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Take up a deferred task. The gate concludes what a trigger reports, and how Airflow itself ends a trigger."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if version_compat.deferral_error(error) is None:
-                raise
-            return self._gate.resume_without_event(context, self._find_waited_for(context), error)
+        with self._execution_timer():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                if version_compat.deferral_error(error) is None:
+                    raise
+                return self._gate.resume_without_event(context, self._find_waited_for(context), error)
 
     def on_kill(self) -> None:
         """Say in the task's log that the evaluation keeps running. Airflow calls this when the task is stopped."""

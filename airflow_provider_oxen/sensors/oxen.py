@@ -39,6 +39,33 @@ if TYPE_CHECKING:
 __all__ = ["OxenEvaluationSensor"]
 
 
+class _PlannedStart:
+    """
+    What the scheduler makes the trigger from; None for the class.
+
+    Its durations are those that the task has when Airflow stores its DAG: a cluster policy may set them after
+    ``__init__``.
+    """
+
+    def __get__(self, task: OxenEvaluationSensor | None, owner: type) -> StartTriggerArgs | None:
+        planned = None if task is None else task.__dict__.get("_planned_start")
+        if task is None or planned is None:
+            return None
+        from airflow_provider_oxen.start_end import update_start
+
+        return update_start(
+            planned,
+            poke_interval=task.poke_interval,
+            max_wait=task.max_wait,
+            retry_window=task.retry_window,
+            timeout=task.timeout,
+            do_xcom_push=task.do_xcom_push,
+        )
+
+    def __set__(self, task: OxenEvaluationSensor, planned: StartTriggerArgs | None) -> None:
+        task.__dict__["_planned_start"] = planned
+
+
 class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     """
     Wait until an evaluation on Oxen.ai has ended, and succeed only if it completed.
@@ -70,7 +97,8 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     :param max_wait: longest time between two polls, in seconds or as ``timedelta``. Far from the end, polls are this
         far apart; near it, ``poke_interval``. None, or less than ``poke_interval``: always ``poke_interval``.
     :param timeout: longest time to wait, from the start of this attempt, in seconds or as ``timedelta``. Default:
-        ``[sensors] default_timeout`` of the Airflow configuration. If ``execution_timeout`` is earlier, that counts.
+        ``[sensors] default_timeout`` of the Airflow configuration. If ``execution_timeout`` is earlier, that counts,
+        but for ``mode="reschedule"``: there it bounds one poll, as with any sensor, and the task may be retried.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
         With ``silent_fail``, until the timeout.
     :param conditions: extra conditions that a completed evaluation must meet: a callable or a list of callables. Each
@@ -98,7 +126,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     ui_color = "#e7dfc6"
     # Set for each gate that is not mapped. The class has none, so that a mapped gate begins on a worker: Airflow would
     # make the triggers of all its instances from the same arguments.
-    start_trigger_args: StartTriggerArgs | None = None
+    start_trigger_args: StartTriggerArgs | None = _PlannedStart()  # type: ignore[assignment]  # gives that
     start_from_trigger: bool = False
     end_from_trigger: bool = False
     started_here = False
@@ -146,7 +174,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
                 self._check_known(vars(self))
-        self._apply_execution_timeout(deferrable=deferrable)
+        self._apply_execution_timeout_if_mapped()
         if self.deferrable and self.reschedule:
             self._warn(
                 "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "
@@ -171,7 +199,8 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             mapped = version_compat.is_made_from_mapped(self)
             why = "a mapped task" if mapped else "a task that `airflow dags test` or `airflow tasks test` runs"
             self.log.warning("start_from_trigger has no effect here: Airflow begins %s on a worker.", why)
-        return self._gate.execute(context, self._ref)
+        with self._execution_timer():
+            return self._gate.execute(context, self._ref)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once, without waiting: done with the evaluation, not done, or the failure that a wait would end in."""
@@ -193,12 +222,13 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             from airflow_provider_oxen.xcoms import delete_earlier_results
 
             delete_earlier_results(context)
-        try:
-            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if version_compat.deferral_error(error) is None:
-                raise
-            return self._gate.resume_without_event(context, self._ref, error)
+        with self._execution_timer():
+            try:
+                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                if version_compat.deferral_error(error) is None:
+                    raise
+                return self._gate.resume_without_event(context, self._ref, error)
 
     @property
     def _ref(self) -> EvaluationRef:

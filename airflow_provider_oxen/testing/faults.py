@@ -45,12 +45,12 @@ class Respond:
     Send another response. The hub does not carry out the request.
 
     :param status_code: HTTP status code.
-    :param body: the body.
+    :param body: the body; the default is the shortest error of the hub's.
     :param headers: headers to send.
     """
 
     status_code: int
-    body: bytes = b"{}"
+    body: bytes = b'{"status": "error"}'
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def act(self, exchange: Exchange) -> web.StreamResponse:

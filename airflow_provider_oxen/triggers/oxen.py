@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_oxen import start_end, version_compat, xcoms
-from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_outcome, describe_step
@@ -51,8 +51,10 @@ class OxenEvaluationTrigger(BaseTrigger):
         on, whichever triggerer it began in; None: seven days from now.
     :param end_from_trigger: end the task in the triggerer when the evaluation has completed.
     :param do_xcom_push: with ``end_from_trigger``, give the task the XComs that the sensor pushes.
-    :param started_here: whether the task itself started the evaluation, which matters where the task is stopped.
+    :param started_here: whether the task itself started the evaluation, which matters where the task is stopped, and
+        where the hub does not know the evaluation yet.
     :param is_recorded: whether a later attempt of the task can take it up.
+    :param last_seen: the evaluation as the worker saw it before it deferred, without its prompt; None where it did not.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         do_xcom_push: bool = True,
         started_here: bool = False,
         is_recorded: bool = False,
+        last_seen: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.namespace: str = as_text(namespace)
@@ -90,8 +93,16 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.do_xcom_push = do_xcom_push
         self.started_here = started_here
         self.is_recorded = is_recorded
+        self._last_seen = _parse_last_seen(last_seen)
         self._hub: str | None = None
         self._has_ended = False
+
+    @property
+    def last_seen(self) -> dict[str, Any] | None:
+        """The evaluation as the worker saw it before it deferred, without what the hub did not give."""
+        if self._last_seen is None:
+            return None
+        return {name: value for name, value in self._last_seen.to_dict().items() if value is not None}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and the arguments, all plain JSON."""
@@ -183,4 +194,14 @@ class OxenEvaluationTrigger(BaseTrigger):
             deadline=start_end.find_deadline(self, self.timeout or 0.0) if deadline is None else deadline,
             retry_window=self.retry_window,
             missing_connection_is_outage=True,
+            exists=self.started_here,
+            evaluation=self._last_seen,
         )
+
+
+def _parse_last_seen(document: object) -> Evaluation | None:
+    """Read what was stored; what cannot be used is as good as nothing."""
+    try:
+        return Evaluation.from_dict(document) if isinstance(document, Mapping) else None
+    except ValueError:
+        return None

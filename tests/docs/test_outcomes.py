@@ -20,6 +20,7 @@ README_WORDS = {
     OutcomeReason.CONDITION_FAILED: r"`conditions` raised an exception",
     OutcomeReason.TIMEOUT: r"`timeout`",
     OutcomeReason.REFUSED: r"wrong key",
+    OutcomeReason.NOT_THE_HUB: r"something else responded in its place",
     OutcomeReason.UNREACHABLE: r"out of reach for longer than `retry_window`",
 }
 

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_oxen import pause as pause_module
+from airflow_provider_oxen import pool as pool_module
+from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.triggers import oxen as trigger_module
@@ -188,8 +190,11 @@ async def test_key_that_is_refused_and_unchanged_ends_the_wait(oxen_hub: LocalHu
     ("status_code", "named"),
     [(400, "repo_name"), (401, "password"), (402, "credits"), (403, "password"), (404, "evaluation_id")],
 )
-async def test_refusal_ends_the_wait_at_once(oxen_hub: LocalHub, status_code: int, named: str, first: int) -> None:
+async def test_refusal_ends_the_wait_at_once(
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, status_code: int, named: str, first: int
+) -> None:
     """A refusal, at first or after it worked, ends the wait with that response and names what to check."""
+    monkeypatch.setattr(wait_module, "NOT_FOUND_SECONDS", 0.0)
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Respond(status_code), first=first),))
 
     event = await run_trigger(make_trigger(evaluation_id))
@@ -232,6 +237,30 @@ async def test_setting_the_clock_moves_no_deadline(
 
     assert (await task)["outcome"] == "timeout"
     assert 0.9 < time.monotonic() - began < 5
+
+
+async def test_ca_file_that_is_replaced_is_taken_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub gets a certificate of another CA, and the file that ``verify`` names is replaced in place."""
+    monkeypatch.setattr(pool_module, "MAX_LOOKUP_AGE_SECONDS", 0.2)
+    path = tmp_path / "ca.pem"
+
+    def renew() -> ssl.SSLContext:
+        ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("127.0.0.1").configure_cert(context)
+        ca.cert_pem.write_to_path(str(path))
+        return context
+
+    with LocalHub(tls=renew()) as hub:
+        connection = json.loads(hub.connection_json) | {"extra": {"verify": str(path)}}
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
+        evaluation_id, port = hub.add_evaluation(seconds=60), hub.port
+        task = asyncio.create_task(run_trigger(make_trigger(evaluation_id)))
+        while hub.requests_for(evaluation_id) < 2:
+            await asyncio.sleep(0.01)
+    with LocalHub(port=port, tls=renew()) as hub:
+        hub.add_evaluation(evaluation_id, seconds=0)
+
+        assert (await task)["outcome"] == "completed"
 
 
 async def test_connection_lookup_that_fails_for_a_while_is_waited_out(

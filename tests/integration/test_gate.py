@@ -71,7 +71,10 @@ def arrange(hub: LocalHub, way: str, reason: OutcomeReason) -> tuple[str, dict[s
         case OutcomeReason.TIMEOUT:
             return hub.add_evaluation(seconds=60), settings | {"timeout": 0 if at_once else 0.15}
         case OutcomeReason.REFUSED:
-            return hub.add_evaluation(seconds=60, faults=(Fault(Respond(404), first=first),)), settings
+            return hub.add_evaluation(seconds=60, faults=(Fault(Respond(400), first=first),)), settings
+        case OutcomeReason.NOT_THE_HUB:
+            faults = (Fault(Respond(503), count=first - 1), Fault(Respond(404, b"default backend - 404"), first=first))
+            return hub.add_evaluation(seconds=60, faults=faults if first > 1 else faults[1:]), settings
         case OutcomeReason.UNREACHABLE:
             faults = (Fault(Respond(503), first=first),)
             return hub.add_evaluation(seconds=60, faults=faults), settings | {"retry_window": 0 if at_once else 0.1}
@@ -108,7 +111,8 @@ MESSAGES = {
     OutcomeReason.CONDITION_NOT_MET: "Condition not met: ",
     OutcomeReason.CONDITION_FAILED: "Condition could not be checked: LookupError: ",
     OutcomeReason.TIMEOUT: "Timed out: ",
-    OutcomeReason.REFUSED: "Cannot wait: 404",
+    OutcomeReason.REFUSED: "Cannot wait: 400",
+    OutcomeReason.NOT_THE_HUB: "Cannot wait: 404, but not from the hub: ",
     OutcomeReason.UNREACHABLE: "Hub out of reach for longer than retry_window: 503",
     OutcomeReason.LOST: "Wait ended without a result, the gate stays closed: ",
 }
@@ -154,7 +158,9 @@ def test_lost_wait_ends_as_the_table_says(oxen_hub: LocalHub, way: str, setting:
 @pytest.mark.parametrize(
     ("text", "reason"), [("Trigger timeout", OutcomeReason.TIMEOUT), ("Trigger failure", OutcomeReason.LOST)]
 )
-def test_trigger_that_airflow_ends_is_in_the_table(text: str, reason: OutcomeReason, setting: str) -> None:
+def test_trigger_that_airflow_ends_is_in_the_table(
+    oxen_hub: LocalHub, text: str, reason: OutcomeReason, setting: str
+) -> None:
     """Where Airflow itself ends a trigger, the task ends as the table says."""
     error: Any
     try:
@@ -163,7 +169,7 @@ def test_trigger_that_airflow_ends_is_in_the_table(text: str, reason: OutcomeRea
         error = TriggerFailureReason(text)
     except ImportError:
         error = "Trigger/execution timeout" if text == "Trigger timeout" else text
-    gate = make_gate("x", **({} if setting == "plain" else {setting: True}))
+    gate = make_gate(oxen_hub.add_evaluation("x", seconds=60), **({} if setting == "plain" else {setting: True}))
 
     with pytest.raises(Exception, match="evaluation x of ox/customer-intents") as caught:
         gate.resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
@@ -245,6 +251,7 @@ ARGUMENTS: dict[str, Any] = {
     "do_xcom_push": False,
     "started_here": True,
     "is_recorded": True,
+    "last_seen": {"id": "e", "status": "queued", "progress": {"processed": 0, "total": 9}},
 }
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -28,6 +28,8 @@ RescheduleException = type(reschedule_exception(datetime.now(tz=timezone.utc)))
 WAYS = ["first poll", "poke", "reschedule", "deferred"]
 #: Those in which a task waits.
 WAYS_TO_WAIT = WAYS[1:]
+#: Those in which another process takes over what one has seen: the store of Airflow 3.3, or a second triggerer.
+WAYS_TO_GO_ON = ["reschedule with a store", "taken over"]
 
 
 @dataclass
@@ -41,12 +43,27 @@ class FakeTaskInstance:
     dag_id: str = "d"
     run_id: str = "r"
     map_index: int = -1
+    id: str = "an-attempt"
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:  # noqa: ARG002
         return self.first_rescheduled_at
+
+
+@dataclass
+class FakeTaskStateStore:
+    """Stands in for the store of a task's state that Airflow has from 3.3 on."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        assert retention is not None
+        self.values[key] = json.loads(json.dumps(value))
 
 
 @dataclass
@@ -57,6 +74,7 @@ class Result:
     raised: BaseException | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     deferrals: int = 0
+    processes: int = 0
     #: The sensor of the process that ended the task.
     sensor: OxenEvaluationSensor | None = None
 
@@ -96,27 +114,30 @@ def run_task(
     """
     Run a gate to its end. Each of its processes has a sensor of its own, as in Airflow.
 
-    :param way: one of :data:`WAYS`, or ``in the triggerer``: no worker starts the wait.
+    :param way: one of :data:`WAYS` or :data:`WAYS_TO_GO_ON`, or ``in the triggerer``: no worker starts the wait.
     :param context: what the task's context has besides the task instance.
     :param rendered_later: what templates render to when the task is taken up after its deferral.
     :param lose_event: take up the task with an event of an unknown form.
     :param arguments: of the sensor.
     """
     arguments = {
-        "deferrable": way not in ("poke", "reschedule"),
-        "mode": "reschedule" if way == "reschedule" else "poke",
+        "deferrable": way != "poke" and not way.startswith("reschedule"),
+        "mode": "reschedule" if way.startswith("reschedule") else "poke",
         "start_from_trigger": way == "in the triggerer",
         **arguments,
     }
     ti, result = FakeTaskInstance(), Result()
+    context = {"ti": ti, **(context or {})}
+    if way == "reschedule with a store":
+        context["task_state_store"] = FakeTaskStateStore()
     try:
-        method, kwargs = _start(evaluation_id, arguments, {"ti": ti, **(context or {})}, result)
+        method, kwargs = _start(evaluation_id, arguments, context, result, take_over=way == "taken over")
         if method is not None:
             result.sensor = make_gate(evaluation_id, **arguments)
             for name, value in (rendered_later or {}).items():
                 setattr(result.sensor, name, value)
             kwargs |= {"event": {"form": "unknown"}} if lose_event else {}
-            result.returned = result.sensor.resume_execution(method, kwargs, {"ti": ti, **(context or {})})
+            result.returned = result.sensor.resume_execution(method, kwargs, context)
     except Exception as error:  # noqa: BLE001  # whatever it is, is the result
         result.raised = error
     result.xcoms = ti.xcoms
@@ -124,11 +145,12 @@ def run_task(
 
 
 def _start(
-    evaluation_id: str, arguments: dict[str, Any], context: dict[str, Any], result: Result
+    evaluation_id: str, arguments: dict[str, Any], context: dict[str, Any], result: Result, *, take_over: bool
 ) -> tuple[str | None, dict[str, Any]]:
     """Run the task until it ends, or its trigger has: then give the method to take it up with, and its arguments."""
     while True:
         result.sensor = sensor = make_gate(evaluation_id, **arguments)
+        result.processes += 1
         try:
             start = sensor.start_trigger_args
             if start is None:
@@ -145,7 +167,18 @@ def _start(
             time.sleep(max((rescheduled.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds(), 0))
             continue
         trigger = _load(path)(**json.loads(json.dumps(trigger_arguments)))
+        if take_over:
+            asyncio.run(_run_for_a_moment(trigger))
+            trigger = _load(path)(**json.loads(json.dumps(trigger.serialize()[1])))
         return method, {**(kwargs or {}), "event": asyncio.run(run_trigger(trigger))}
+
+
+async def _run_for_a_moment(trigger: Any) -> None:
+    """Run a trigger in a triggerer that stops soon after its first poll."""
+    task = asyncio.create_task(run_trigger(trigger))
+    await asyncio.wait([task], timeout=0.08)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _load(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenServerError
 from airflow_provider_oxen.messages import describe_deferral, describe_duration, describe_outcome, describe_step
-from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
+from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Wait
 
 REF = EvaluationRef("ox", "customer-intents", "e-1")
 WHICH = "evaluation e-1 of ox/customer-intents"
@@ -144,7 +145,53 @@ def test_deferral_says_that_the_worker_is_free() -> None:
     """A task that defers says where it waits, and for what."""
     wait = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0)
 
-    assert describe_deferral(wait) == f"Waiting in the triggerer, this worker is free: {WHICH}."
+    assert describe_deferral(wait) == (
+        f"Waiting in the triggerer, this worker is free: {WHICH}. A triggerer must be running. "
+        "Times out at 2026-11-01 11:00:00 UTC."
+    )
+
+
+def test_standstill_is_shown_now_and_then() -> None:
+    """An evaluation that stands still for six hours has a line each half hour, and no more."""
+    wait = Wait(REF, 10.0, 60.0, T0 + 86_400, 600.0)
+    seen, lines, now = _seen("running", 5, 90), [], T0
+    while now < T0 + 6 * 3_600 + 60:
+        after, step = wait.advance(seen, now=now, jitter=0.5)
+        lines.append(describe_step(wait, after, step, seen))
+        wait, now = after, now + step.seconds
+
+    shown = [line for line in lines[1:] if line is not None]
+    assert len(lines) > 300
+    assert len(shown) == 12
+    assert shown[0][0] == logging.INFO
+    assert re.fullmatch(
+        rf"Still running, 5 of 90 rows \(5.6 %\), unchanged for 30 min( \d+ s)?: {re.escape(WHICH)}. "
+        "Times out at 2026-11-02 10:00:00 UTC.",
+        shown[0][1],
+    )
+
+
+def test_trigger_that_reported_nothing_points_to_the_triggerer() -> None:
+    """Where Airflow itself ended the trigger in time, the message asks whether a triggerer is running."""
+    outcome = Outcome(
+        OutcomeReason.TIMEOUT,
+        REF,
+        evaluation=_seen("running", 5, 90),
+        error="503",
+        interruption=Interruption.TRIGGER_TIMEOUT,
+    )
+
+    assert describe_outcome(outcome) == (
+        "Timed out: not ended by the task's deadline, last seen running, 5 of 90 rows (5.6 %); no triggerer reported: "
+        f"is one running?; last failure: 503, {WHICH}."
+    )
+
+
+def test_refusal_after_it_was_seen_says_what_was_last_seen() -> None:
+    """An evaluation that is gone was there before: how far it had come is shown."""
+    shown = describe_outcome(Outcome(OutcomeReason.REFUSED, REF, evaluation=_seen("running", 5, 90), error="404"))
+
+    assert shown == f"Cannot wait: 404; last seen running, 5 of 90 rows (5.6 %), {WHICH}."
 
 
 # How a wait ended
@@ -249,6 +296,7 @@ def test_lost() -> None:
         ("timeout", "not ended by 2026-11-01 10:00:00"),
         ("refused", "CAUSE"),
         ("unreachable", "CAUSE"),
+        ("not_the_hub", "CAUSE"),
         ("lost", "CAUSE"),
     ],
 )

@@ -210,4 +210,5 @@ def test_trigger_arguments_are_plain_json() -> None:
         "do_xcom_push": True,
         "started_here": False,
         "is_recorded": False,
+        "last_seen": None,
     }

@@ -262,9 +262,13 @@ PASSWORD, NAMES = "connection's API key (its password field)", "namespace, repo_
 )
 @pytest.mark.parametrize("body", [BAD, b"<html></html>"], ids=["json", "html"])
 def test_status_code_gives_its_error(status_code: int, kind: str, words: str, body: object) -> None:
-    """Each status code is one class of error, whose text says what to check, whether or not the body is the hub's."""
+    """Each status code is one class of error, whose text says what to check. A 3xx or 4xx has to be the hub's."""
     if status_code == 200 and body is not BAD:
         kind, words = "OxenInvalidResponseError", "is not JSON"
+    elif 300 <= status_code < 500 and status_code not in (408, 429) and body is not BAD:
+        kind = "OxenInvalidResponseError"
+        if 400 <= status_code != 407:
+            words = f"{status_code}, but not from the hub: "
     error = _error(status_code, body, location="https://elsewhere.example/hub?to=1", x_oxen_request_id="r-42")
 
     assert type(error) is getattr(exceptions, kind)
@@ -281,6 +285,29 @@ def test_foreign_response_is_described() -> None:
     assert error.problem == (
         "502: the hub, or a proxy in front of it, failed. The response is not the hub's JSON (text/html, 6 bytes)."
     )
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"message": "no Route matched"}'])
+def test_refusal_that_is_not_the_hubs_says_where_it_came_from(code: int, body: bytes) -> None:
+    """A gateway's 4xx is no refusal of the hub: the text says what came from which address, and not to check ids."""
+    error = _error(code, body, content_type="application/json")
+
+    assert type(error) is OxenInvalidResponseError
+    assert error.status_code == code
+    assert error.problem == (
+        f"{code}, but not from the hub: application/json, {len(body)} bytes, instead of the hub's JSON, from "
+        f"{CONFIG.base_url}{CALL.path}. Check the connection's host and proxy."
+    )
+
+
+def test_plain_text_that_is_not_the_hubs_is_quoted() -> None:
+    """A short text says more than its size. The key is not in it, not even a part."""
+    shown = _error(404, b"default backend - 404", content_type="text/plain; charset=utf-8").problem
+    echoed = _error(404, b"x" * 55 + CONFIG.api_key.encode(), content_type="text/plain").problem
+
+    assert ": text/plain; charset=utf-8, 21 bytes, 'default backend - 404', instead of the hub's JSON" in shown
+    assert CONFIG.api_key[:5] not in echoed
 
 
 def test_hubs_words_are_collected_once() -> None:
@@ -415,7 +442,8 @@ def test_user_is_shown_as_far_as_known(user: dict[str, Any], shown: str) -> None
         (200, b'{"user": "Bo"}', "OxenInvalidResponseError"),
         (200, b'{"status": "error", "user": {"name": "Bo"}}', "OxenServerError"),
         (200, b"<html>", "OxenInvalidResponseError"),
-        (401, b"{}", "OxenAuthenticationError"),
+        (401, b"{}", "OxenInvalidResponseError"),
+        (401, b'{"status": "error"}', "OxenAuthenticationError"),
     ],
 )
 def test_response_without_a_user_is_an_error(status_code: int, body: bytes, kind: str) -> None:

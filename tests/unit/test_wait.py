@@ -227,6 +227,101 @@ def test_backoff_grows_with_failures_in_a_row() -> None:
     assert sleeps == [10, 20, 40, 60, 60]
 
 
+# What is not the hub's
+
+
+FOREIGN = [301, 302, 400, 401, 403, 404]
+
+
+@pytest.mark.parametrize("status_code", FOREIGN)
+def test_foreign_response_in_a_wait_is_an_outage(status_code: int) -> None:
+    """Once the evaluation was seen, a login page or a gateway's 404 counts towards ``retry_window`` and may pass."""
+    error = OxenInvalidResponseError("x", status_code=status_code)
+
+    wait, step = _advance(_wait(), (0, _seen()), (10, error))
+    assert isinstance(step, Sleep)
+    assert isinstance(_advance(_wait(exists=True), (0, error))[1], Sleep)
+    assert _advance(wait, (20, _seen("completed")))[1].reason is OutcomeReason.COMPLETED
+    assert _advance(wait, (610, error))[1].reason is OutcomeReason.UNREACHABLE
+
+
+@pytest.mark.parametrize("status_code", FOREIGN)
+def test_foreign_first_response_ends_a_wait_at_once(status_code: int) -> None:
+    """Before the evaluation was seen, a setting is likely wrong. It has a reason of its own, which may be retried."""
+    error = OxenInvalidResponseError("x", status_code=status_code)
+
+    assert _advance(_wait(), (0, error))[1].reason is OutcomeReason.NOT_THE_HUB
+    assert _advance(_wait(), (0, OxenServerError("x")), (5, error))[1].reason is OutcomeReason.NOT_THE_HUB
+
+
+# The hub's own 404
+
+
+@pytest.mark.parametrize(
+    ("wait", "polls"), [(_wait(), [(0.0, _seen())]), (_wait(exists=True), [])], ids=["seen", "started"]
+)
+def test_evaluation_that_is_not_found_for_a_moment_is_polled_again(wait: Wait, polls: list[Any]) -> None:
+    """A replica that lags behind says 404 of what exists: it is polled for half a minute more, then it is final."""
+    lost = OxenNotFoundError("404")
+
+    wait, step = _advance(wait, *polls, (10, lost))
+    assert isinstance(step, Sleep)
+    assert isinstance(_advance(wait, (39, lost))[1], Sleep)
+    assert _advance(wait, (39, lost), (39.5, _seen()), (69, lost), (98, lost))[1] == Sleep(1.0)
+    outcome = _advance(wait, (39, OxenServerError("x")), (40, lost))[1]
+    assert (outcome.reason, outcome.error) == (OutcomeReason.REFUSED, "404")
+
+
+def test_lag_does_not_count_towards_the_retry_window() -> None:
+    """A 404 is no outage, and does not end one."""
+    _, step = _advance(_wait(retry_window=5.0), (0, _seen()), (1, OxenNotFoundError("x")), (20, OxenNotFoundError("x")))
+
+    assert isinstance(step, Sleep)
+
+
+# Pauses
+
+
+@pytest.mark.parametrize("retry_window", [1.0, 600.0])
+def test_pause_asked_for_by_a_failing_hub_is_no_outage(retry_window: float) -> None:
+    """A 503 that asks for half an hour, again and again, is waited for until the deadline."""
+    busy = OxenServerError("503", retry_after_seconds=1_800.0)
+    wait, now = _wait(deadline=T0 + 86_400, retry_window=retry_window), T0
+    for _ in range(20):
+        wait, step = wait.advance(busy, now=now, jitter=1.0)
+        assert isinstance(step, Sleep)
+        assert step.seconds >= 1_800
+        now += step.seconds
+
+
+def test_pause_of_a_second_hides_no_outage() -> None:
+    """A hub that asks for one second with each failure is out of reach all the same."""
+    busy, wait, now = OxenServerError("503", retry_after_seconds=1.0), _wait(deadline=T0 + 86_400), T0
+    for _ in range(40):
+        wait, step = wait.advance(busy, now=now, jitter=0.0)
+        if isinstance(step, Outcome):
+            break
+        now += step.seconds
+
+    assert step.reason is OutcomeReason.UNREACHABLE
+    assert 600 <= now - T0 < 650
+
+
+def test_rate_limit_does_not_end_an_outage() -> None:
+    """Failures with a 429 between them, again and again, end the wait when they took the retry window together."""
+    wait, now, failing, step = _wait(deadline=T0 + 86_400), T0, 0.0, Sleep(0)
+    while isinstance(step, Sleep):
+        for error in [*[OxenServerError("x")] * 4, OxenRateLimitError("x", retry_after_seconds=100.0)]:
+            wait, step = wait.advance(error, now=now, jitter=0.0)
+            if isinstance(step, Outcome):
+                break
+            now += step.seconds
+            failing += 0 if isinstance(error, OxenRateLimitError) else step.seconds
+
+    assert step.reason is OutcomeReason.UNREACHABLE
+    assert failing == pytest.approx(600.0)
+
+
 # Rate limits
 
 
@@ -520,16 +615,31 @@ def test_execution_timeout_is_a_timeout_at_the_deadline() -> None:
     outcome = wait.interrupted(Interruption.EXECUTION_TIMEOUT, now=T0 + 3_599)
 
     assert outcome == Outcome(
-        OutcomeReason.TIMEOUT, REF, evaluation=wait.evaluation, deadline=T0 + 3_600, at=T0 + 3_599
+        OutcomeReason.TIMEOUT,
+        REF,
+        evaluation=wait.evaluation,
+        deadline=T0 + 3_600,
+        at=T0 + 3_599,
+        interruption=Interruption.EXECUTION_TIMEOUT,
     )
 
 
 def test_trigger_timeout_is_a_timeout_without_a_deadline() -> None:
     """Airflow's own timeout of a deferred task is later than the deadline, which is not known any more."""
-    outcome = _wait().interrupted(Interruption.TRIGGER_TIMEOUT, now=T0, detail="Trigger timeout")
+    how = Interruption.TRIGGER_TIMEOUT
 
-    assert outcome == Outcome(
-        OutcomeReason.TIMEOUT, REF, error="Airflow ended the trigger (Trigger timeout)", deadline=None, at=T0
+    outcome = _wait().interrupted(how, now=T0, detail="last failure")
+
+    assert outcome == Outcome(OutcomeReason.TIMEOUT, REF, error="last failure", deadline=None, at=T0, interruption=how)
+
+
+def test_stopped_process_of_a_task_that_reschedules_is_lost() -> None:
+    """``execution_timeout`` bounds one process of such a task: its end is no deadline, and may be retried."""
+    outcome = _waiting().interrupted(Interruption.PROCESS_TIMEOUT, now=T0)
+
+    assert (outcome.reason, outcome.deadline) == (OutcomeReason.LOST, None)
+    assert outcome.error == (
+        "execution_timeout stopped this process of the task, which bounds one poll in reschedule mode"
     )
 
 
@@ -537,7 +647,13 @@ def test_trigger_failure_is_lost() -> None:
     """A trigger that failed leaves no result, and Airflow's words are kept, 2,000 characters at most."""
     outcome = _wait().interrupted(Interruption.TRIGGER_FAILURE, now=T0, detail="Trigger failure")
 
-    assert outcome == Outcome(OutcomeReason.LOST, REF, error="Airflow ended the trigger (Trigger failure)", at=T0)
+    assert outcome == Outcome(
+        OutcomeReason.LOST,
+        REF,
+        error="Airflow ended the trigger (Trigger failure)",
+        at=T0,
+        interruption=Interruption.TRIGGER_FAILURE,
+    )
     assert len(_wait().interrupted(Interruption.TRIGGER_FAILURE, now=T0, detail="x" * 9_000).error) == 2_000
 
 
@@ -549,6 +665,64 @@ def test_no_interruption_opens_the_gate(how: Interruption) -> None:
     assert outcome.reason in (OutcomeReason.TIMEOUT, OutcomeReason.LOST)
     assert outcome.evaluation == _waiting().evaluation
     assert "None" not in (outcome.error or "")
+
+
+# What another process of the same wait remembers
+
+
+def test_wait_goes_on_in_another_process() -> None:
+    """What a wait remembers crosses a store as JSON, and makes the same wait again."""
+    polls = [(0, _seen("queued")), (20, _seen("odd")), (40, _seen(progress={"processed": 5, "total": 90}))]
+    wait, _ = _advance(_wait(), *polls, (50, OxenServerError("x")), (60, OxenNotFoundError("x")))
+
+    memory = json.loads(json.dumps(wait.to_memory(), allow_nan=False))
+
+    assert _wait().with_memory(memory) == wait
+    assert wait.failures == 2
+    assert _wait(ref=EvaluationRef("moved", "since", "x")).with_memory(memory).ref == REF
+    assert _wait(deadline=T0 + 5).with_memory(memory).deadline == T0 + 5
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(_wait().to_memory())), st.none() | st.integers() | st.text() | st.just([])),
+    st.booleans(),
+)
+def test_memory_that_cannot_be_used_is_a_value_error(change: dict[str, Any], complete: bool) -> None:
+    """Whatever is in the store, either a wait or one kind of error comes out."""
+    whole = _advance(_wait(), (0, _seen()), (1, OxenServerError("x")))[0].to_memory()
+    try:
+        wait = _wait().with_memory(whole | change if complete else change)
+    except ValueError:
+        return
+    assert isinstance(wait.advance(_seen(), now=T0 + 2, jitter=0.5)[1], (Sleep, Outcome))
+
+
+# A wait that begins anew at each poll
+
+
+def test_pace_is_taken_from_the_evaluations_own_times() -> None:
+    """Where each poll is a first one, the time left is estimated from when the evaluation began."""
+    seen = _seen(started_at="2027-01-15T07:00:00Z", progress={"processed": 100, "total": 1_000})
+    began = seen.started_at.timestamp()
+
+    _, step = _wait(assumes_pace=True, max_wait=600.0, deadline=began + 9_000).advance(
+        seen, now=began + 100, jitter=0.0
+    )
+
+    assert step == Sleep(200.0)  # half of what is left would be 450 s: never more than twice what was watched
+    _, queued = _wait(assumes_pace=True, max_wait=600.0, deadline=began + 9_000).advance(
+        _seen("queued", queued_at="2027-01-15T07:00:00Z"), now=began + 1_000, jitter=0.0
+    )
+    assert queued == Sleep(200.0)  # twice the root of 10 times 1,000
+
+
+@pytest.mark.parametrize("fields", [{}, {"started_at": "2030-01-01T00:00:00Z"}])
+def test_unknown_or_impossible_begin_is_not_used(fields: dict[str, Any]) -> None:
+    """Without a begin, or with one that a wrong clock puts after the poll, the wait is paced as at any first poll."""
+    step = _wait(assumes_pace=True).advance(_seen(**fields), now=T0, jitter=0.0)[1]
+
+    assert step == Sleep(10.0)
 
 
 # What conditions make of an outcome
