@@ -7,10 +7,13 @@ Each library has a table, by class and never by text. Whether a call was sent is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import http.client
+import ssl
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from airflow_provider_oxen.config import ClientConfig
+from airflow_provider_oxen.content import describe_long_header, describe_many_headers
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
     OxenInvalidResponseError,
@@ -34,6 +37,7 @@ def requests_table() -> _Table:
     import urllib3
 
     return (
+        (http.client.HTTPException, _broken_off),
         (requests.exceptions.SSLError, _tls_failed),
         (requests.Timeout, _too_slow),
         (urllib3.exceptions.TimeoutError, _too_slow),
@@ -58,6 +62,7 @@ def aiohttp_table() -> _Table:
         (aiohttp.ClientHttpProxyError, _proxy_failed),
         (aiohttp.ClientPayloadError, _broken_off),
         (aiohttp.ClientResponseError, _broken_off),
+        (aiohttp.http_exceptions.HttpProcessingError, _broken_off),
         (BaseException, _no_connection),
     )
 
@@ -72,6 +77,7 @@ def translate(
     elif isinstance(error, OxenConfigError):
         translated = OxenUnreachableError(str(error), request=request)
     else:
+        error = next((cause for cause in _causes(error) if _is_of_http(cause)), error)
         describe = next(describe for kind, describe in table if isinstance(error, kind))
         if not sent and describe is _broken_off:  # of a proxy, to CONNECT
             describe = _proxy_failed
@@ -106,7 +112,9 @@ def _tls_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
     )
 
 
-def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]:
+def _proxy_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+        return _tls_failed(error)
     return (
         OxenUnreachableError,
         "the proxy of the connection's extra field 'proxy' cannot be reached, or refused to connect",
@@ -114,6 +122,11 @@ def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]
 
 
 def _broken_off(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    # Of the same name in http.client and in aiohttp.
+    if any(type(cause).__name__ == "LineTooLong" for cause in _causes(error)):
+        return OxenInvalidResponseError, describe_long_header()
+    if type(error) is http.client.HTTPException:  # which http.client raises for nothing else
+        return OxenInvalidResponseError, describe_many_headers()
     return OxenInvalidResponseError, f"the response was cut off or garbled ({type(error).__name__})"
 
 
@@ -127,14 +140,30 @@ def _cause(error: BaseException) -> str:
 
     The exceptions' own texts are left out: they quote addresses and objects, and change from release to release.
     """
-    chain: list[BaseException] = []
+    deepest = error
+    for cause in _causes(error):
+        deepest = cause
+        if isinstance(cause, OSError) and cause.strerror:
+            return " ".join(str(cause.strerror).split())[:200]
+    return type(deepest).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Find the exceptions inside an exception, itself first: a library puts one into another in several ways."""
+    seen: list[BaseException] = []
     todo: list[Any] = [error]
     while todo:
         this = todo.pop(0)
-        if not isinstance(this, BaseException) or this in chain:
-            continue
-        chain.append(this)
-        if isinstance(this, OSError) and this.strerror:
-            return " ".join(str(this.strerror).split())[:200]
-        todo += [getattr(this, "reason", None), this.__cause__, this.__context__, *this.args]
-    return type(chain[-1]).__name__
+        if isinstance(this, BaseException) and this not in seen:
+            seen.append(this)
+            yield this
+            todo += [getattr(this, "reason", None), this.__cause__, this.__context__, *this.args]
+
+
+def _is_of_http(cause: BaseException) -> bool:
+    """
+    Check whether http.client could not read the response. requests calls that a connection that failed.
+
+    A hub that closes the connection without a response is another matter.
+    """
+    return isinstance(cause, http.client.HTTPException) and not isinstance(cause, http.client.RemoteDisconnected)
