@@ -71,7 +71,7 @@ def create_asset(
     :param extra: what Airflow stores with the asset.
     :raises ValueError: one of them cannot be part of the URI.
     """
-    from airflow.providers.common.compat.sdk import Asset
+    from airflow_provider_oxen.airflow_names import Asset
 
     segments = "/".join(quote(segment, safe="") for segment in (namespace, repo_name, *path.strip("/").split("/")))
     query = "" if revision is None else f"?{urlencode({'revision': revision})}"

@@ -26,13 +26,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.providers.common.compat.sdk import (
+from airflow_provider_oxen import start_end, version_compat
+from airflow_provider_oxen.airflow_names import (
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
 )
-
-from airflow_provider_oxen import start_end, version_compat
 from airflow_provider_oxen.calls import build_get_evaluation
 from airflow_provider_oxen.conditions import find_unmet, parse_conditions
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef

@@ -118,7 +118,11 @@ class Response:
 
 def build_headers(config: ClientConfig) -> dict[str, str]:
     """Build the headers that every request has."""
-    return {"Accept": "application/json", "Authorization": f"Bearer {config.api_key}"}
+    return {
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",  # and no more, whatever else the libraries could decompress
+        "Authorization": f"Bearer {config.api_key}",
+    }
 
 
 def parse_response(config: ClientConfig, call: Call[T], response: Response, *, now: datetime) -> T:

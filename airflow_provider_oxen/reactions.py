@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
-
+from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, AirflowSensorTimeout
 from airflow_provider_oxen.wait import OutcomeReason
 
 __all__ = [

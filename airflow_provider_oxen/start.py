@@ -23,9 +23,8 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
-
 from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, AirflowTaskTimeout
 from airflow_provider_oxen.calls import build_get_evaluation, build_start_evaluation
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import (

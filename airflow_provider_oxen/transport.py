@@ -3,9 +3,9 @@ Send one call, return status code, headers and body: twice, with requests and wi
 
 How this works:
 
-1. Both transports have the same limits: ``MAX_BODY_BYTES``, and the configured timeout from the first to the last
-   byte. Both follow no redirect, trust the same CAs, and take no proxy and no ``.netrc`` from the environment, which
-   only one of the libraries reads.
+1. Both transports have the same limits: ``MAX_BODY_BYTES``, those on headers, and the configured timeout from the
+   first to the last byte. Neither library decompresses: ``content`` does it for both. Both follow no redirect, trust
+   the same CAs, and take no proxy and no ``.netrc`` from the environment, which only one of the libraries reads.
 2. Both raise the same errors. Each has a table that maps the exceptions of its library to ours, by class and never by
    text.
 3. A call that is not repeatable is sent once: on a connection of its own, which is opened for it and closed after it,
@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import __version__
 from airflow_provider_oxen.config import ClientConfig
-from airflow_provider_oxen.exceptions import OxenConfigError, OxenInvalidResponseError, OxenUnreachableError
-from airflow_provider_oxen.protocol import MAX_BODY_BYTES, Call, Response, build_headers
+from airflow_provider_oxen.connecting import adapt_connections, is_lost_before_response, ssl_context
+from airflow_provider_oxen.content import LIBRARY_HEADER_BYTES, check_headers, check_size, decode_content
+from airflow_provider_oxen.exceptions import OxenUnreachableError
+from airflow_provider_oxen.protocol import Call, Response, build_headers
 from airflow_provider_oxen.sent_once import SentOnce, trace_connections, watch_connections
 from airflow_provider_oxen.transport_errors import aiohttp_table, requests_table, translate
 from airflow_provider_oxen.version_compat import airflow_version
@@ -62,18 +64,22 @@ def sync_session(config: ClientConfig, once: SentOnce | None = None) -> Iterator
     import requests
     from requests.adapters import HTTPAdapter
 
-    context = _ssl_context(config)
+    context = ssl_context(config)
 
     class Adapter(HTTPAdapter):
         """Checks certificates against what the other transport does; requests would bring a list of its own."""
 
         def init_poolmanager(self, *args: Any, **named: Any) -> None:
             super().init_poolmanager(*args, ssl_context=context, **named)
+            adapt_connections(self.poolmanager)
             if once is not None:
                 watch_connections(self.poolmanager, once)
 
         def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
-            manager = super().proxy_manager_for(proxy, ssl_context=context, **named)
+            if proxy in self.proxy_manager:  # a second call gives the same manager
+                return self.proxy_manager[proxy]
+            manager = super().proxy_manager_for(proxy, ssl_context=context, proxy_ssl_context=context, **named)
+            adapt_connections(manager)
             if once is not None:
                 watch_connections(manager, once)
             return manager
@@ -124,6 +130,15 @@ def send(
         headers["Connection"] = "close"
 
     def exchange() -> Response:
+        try:
+            return exchange_once()
+        except requests.ConnectionError as error:
+            # As aiohttp does: most often, the hub closed a kept connection just when the request was sent.
+            if once is not None or call.method != "GET" or not is_lost_before_response(error):
+                raise
+            return exchange_once()
+
+    def exchange_once() -> Response:
         with (
             nullcontext(session) if once is None else sync_session(config, once) as used,
             used.request(
@@ -136,14 +151,16 @@ def send(
                 stream=True,
             ) as response,
         ):
+            found = _read_headers(call, response.raw.headers)
             body = bytearray()
             # read1 returns what has come, so that a trickle is noticed between two of its drops.
-            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 body += chunk
-                _check_size(call, len(body))
+                check_size(call, len(body))
                 if time.monotonic() > give_up_at:
                     raise TimeoutError
-            return Response(response.status_code, _lower(response.headers), bytes(body))
+            content_read = decode_content(call, response.status_code, found.get("content-encoding"), bytes(body))
+            return Response(response.status_code, found, content_read)
 
     try:
         return _within(config.timeout_seconds, exchange, once)
@@ -198,6 +215,9 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent, **build_headers(config)},
         timeout=aiohttp.ClientTimeout(total=config.timeout_seconds),
+        auto_decompress=False,
+        max_line_size=LIBRARY_HEADER_BYTES,
+        max_field_size=LIBRARY_HEADER_BYTES,
         trust_env=False,
         trace_configs=None if once is None else [trace_connections(once)],
     ) as session:
@@ -259,21 +279,26 @@ async def _exchange(
         call.method, url, headers=headers, proxy=config.proxy, allow_redirects=False, **options
     )
     try:
-        return Response(response.status, response.headers, await _read_body(call, response))
+        sizes = (len(name) + len(value) for name, value in response.raw_headers)
+        check_headers(call, sizes, response.headers.get("Transfer-Encoding"))
+        body = await _read_body(call, response)
+        if encoding := response.headers.get("Content-Encoding"):
+            body = decode_content(call, response.status, encoding, body)
+        return Response(response.status, response.headers, body)
     finally:
         response.release()  # closes the connection where the body was not read to its end
 
 
 async def _read_body(call: Call[Any], response: aiohttp.ClientResponse) -> bytes:
-    # Where the length is given and nothing is compressed, no more than that is read, and it can be read at once.
+    # Where the length is given, no more than that is read, and it can be read at once.
     length = response.content_length
-    if length is not None and "Content-Encoding" not in response.headers:
-        _check_size(call, length)
+    if length is not None:
+        check_size(call, length)
         return await response.read()
     body = bytearray()
     while chunk := await response.content.read(_CHUNK_BYTES):
         body += chunk
-        _check_size(call, len(body))
+        check_size(call, len(body))
     return bytes(body)
 
 
@@ -283,34 +308,14 @@ def _prepare(config: ClientConfig) -> tuple[ssl.SSLContext | bool, str]:
     import msgspec  # noqa: F401
     import pendulum  # noqa: F401
 
-    context = _ssl_context(config) if config.base_url.startswith("https") else True
+    needed = any((address or "").startswith("https:") for address in (config.base_url, config.proxy))
+    context = ssl_context(config) if needed else True
     return context, build_user_agent(airflow_version())
 
 
-def _ssl_context(config: ClientConfig) -> ssl.SSLContext:
-    """Make the TLS settings of both transports: the machine's own CAs, unless the connection names a CA file."""
-    import ssl
-
-    if isinstance(config.verify, str):
-        try:
-            return ssl.create_default_context(cafile=config.verify)
-        except OSError as error:  # it could be read when the connection was
-            problem = f"names a CA file that cannot be read any more, {config.verify!r} ({error.strerror or error})"
-            raise OxenConfigError(problem, field="verify", conn_id=config.conn_id) from None
-    context = ssl.create_default_context()
-    if config.verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _check_size(call: Call[Any], size: int) -> None:
-    if size > MAX_BODY_BYTES:
-        raise OxenInvalidResponseError(
-            f"the response is larger than {MAX_BODY_BYTES // 2**20} MiB, which no response of the hub is",
-            request=str(call),
-        )
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+def _read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
+    """Read urllib3's headers. Of a name that is there more than once the first counts, as with aiohttp."""
+    pairs = list(headers.iteritems())
+    found = {name.lower(): value for name, value in reversed(pairs)}
+    check_headers(call, (len(name) + len(value) for name, value in pairs), found.get("transfer-encoding"))
+    return found

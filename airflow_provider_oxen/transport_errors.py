@@ -7,12 +7,14 @@ Each library has a table, by class and never by text. Whether a call was sent is
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from airflow_provider_oxen.config import ClientConfig
+from airflow_provider_oxen.content import describe_long_header, describe_many_headers
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
     OxenInvalidResponseError,
@@ -45,6 +47,7 @@ def requests_table() -> _Table:
     import urllib3
 
     return (
+        (http.client.HTTPException, _broken_off),
         (requests.exceptions.SSLError, _tls_failed),
         (requests.Timeout, _too_slow),
         (urllib3.exceptions.TimeoutError, _too_slow),
@@ -69,6 +72,7 @@ def aiohttp_table() -> _Table:
         (aiohttp.ClientHttpProxyError, _proxy_failed),
         (aiohttp.ClientPayloadError, _broken_off),
         (aiohttp.ClientResponseError, _broken_off),
+        (aiohttp.http_exceptions.HttpProcessingError, _broken_off),
         (BaseException, _no_connection),
     )
 
@@ -85,6 +89,7 @@ def translate(
     elif setting := _find_wrong_setting(error, config):
         translated = OxenUnreachableError(f"{setting} ({config.base_url})", request=request, is_setting=True)
     else:
+        error = next((cause for cause in _causes(error) if _is_of_http(cause)), error)
         describe = next(describe for kind, describe in table if isinstance(error, kind))
         if not sent and describe is _broken_off:  # of a proxy, to CONNECT
             describe = _proxy_failed
@@ -121,7 +126,9 @@ def _tls_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
     return OxenUnreachableError, f"no trusted TLS connection ({_cause(error)})"
 
 
-def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]:
+def _proxy_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+        return _tls_failed(error)
     return (
         OxenUnreachableError,
         "the proxy of the connection's extra field 'proxy' cannot be reached, or refused to connect",
@@ -129,6 +136,11 @@ def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]
 
 
 def _broken_off(error: BaseException) -> tuple[type[OxenTransientError], str]:
+    # Of the same name in http.client and in aiohttp.
+    if any(type(cause).__name__ == "LineTooLong" for cause in _causes(error)):
+        return OxenInvalidResponseError, describe_long_header()
+    if type(error) is http.client.HTTPException:  # which http.client raises for nothing else
+        return OxenInvalidResponseError, describe_many_headers()
     return OxenInvalidResponseError, f"the response was cut off or garbled ({type(error).__name__})"
 
 
@@ -192,3 +204,12 @@ def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
     if isinstance(config.verify, str):
         return f"check the CA file that the connection's extra field 'verify' names, {config.verify!r}"
     return "the connection's extra field 'verify' may name a CA file"
+
+
+def _is_of_http(cause: BaseException) -> bool:
+    """
+    Check whether http.client could not read the response. requests calls that a connection that failed.
+
+    A hub that closes the connection without a response is another matter.
+    """
+    return isinstance(cause, http.client.HTTPException) and not isinstance(cause, http.client.RemoteDisconnected)

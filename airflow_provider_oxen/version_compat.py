@@ -2,8 +2,7 @@
 Every difference between Airflow versions, and every use of what Airflow does not document.
 
 Each function names the source that it relies on. "Delete with Airflow 2" means: when Airflow 2 is no longer supported.
-"No public way" means: it stays until Airflow has one. Names that only moved between modules are left to common-compat
-(``airflow.providers.common.compat.sdk``).
+"No public way" means: it stays until Airflow has one. Names that only moved between modules are in ``airflow_names``.
 
 Imports are late, because this module is imported whenever a DAG file is parsed.
 """
@@ -69,15 +68,18 @@ def airflow_version() -> str:
     return str(__version__)
 
 
+def _is_airflow(*at_least: int) -> bool:
+    """Compare the running Airflow, pre-releases of a version included."""
+    return tuple(map(int, airflow_version().split(".")[:2])) >= at_least
+
+
 def can_start_and_end_in_triggerer() -> bool:
     """
     Say whether a triggerer renders templates and knows its task. Delete with Airflow 3.2.
 
     Source: ``BaseTrigger.render_template_fields``, which is new in Airflow 3.3.
     """
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
-
-    return AIRFLOW_V_3_3_PLUS
+    return _is_airflow(3, 3)
 
 
 def execution_timeout_counts_deferral() -> bool:
@@ -87,9 +89,7 @@ def execution_timeout_counts_deferral() -> bool:
     A worker then ends such a task when it takes it up again, before the task can say what the trigger saw. Airflow 3
     counts from there anew. Source: ``_execute_task`` in Airflow 2.11's ``models/taskinstance.py``.
     """
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-    return not AIRFLOW_V_3_0_PLUS
+    return not _is_airflow(3, 0)
 
 
 def stores_links_at_process_end() -> bool:
@@ -98,9 +98,7 @@ def stores_links_at_process_end() -> bool:
 
     Source: ``finalize`` in Airflow 3's ``sdk/execution_time/task_runner.py``.
     """
-    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-    return AIRFLOW_V_3_0_PLUS
+    return _is_airflow(3, 0)
 
 
 # A task, while its DAG file is parsed and later
@@ -130,7 +128,7 @@ def find_output(value: object) -> Output | None:
 
     No public way: ``PlainXComArg`` is "meta private".
     """
-    from airflow.providers.common.compat.sdk import XComArg
+    from airflow_provider_oxen.airflow_names import XComArg
 
     if isinstance(value, XComArg) and hasattr(value, "operator") and hasattr(value, "key"):
         return Output(value.operator, value.key)
@@ -143,7 +141,7 @@ def has_hook(operator: BaseOperator, name: Literal["pre_execute", "post_execute"
 
     No public way. Source: ``_execute_task`` of Airflow 3.3.2's task runner.
     """
-    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow_provider_oxen.airflow_names import BaseOperator
 
     method = getattr(getattr(operator, name), "__func__", None)
     return getattr(operator, f"_{name}_hook") is not None or method is not getattr(BaseOperator, name)
@@ -283,7 +281,7 @@ async def is_still_deferred(ti: TaskInstance) -> bool:
 
 def has_custom_xcom_backend() -> bool:
     """Say whether Airflow has an XCom backend of the user's. Delete the second default with Airflow 2."""
-    from airflow.providers.common.compat.sdk import conf
+    from airflow_provider_oxen.airflow_names import conf
 
     defaults = ("airflow.sdk.execution_time.xcom.BaseXCom", "airflow.models.xcom.BaseXCom")
     return conf.get("core", "xcom_backend", fallback=defaults[0]) not in defaults
@@ -298,7 +296,7 @@ async def store_xcom(ti: TaskInstance, key: str, value: object) -> None:
 
 def delete_xcom(ti: TaskInstance, key: str) -> None:
     """Delete an XCom on a worker, if there is one."""
-    from airflow.providers.common.compat.sdk import XCom
+    from airflow_provider_oxen.airflow_names import XCom
 
     XCom.delete(key=key, **_place(ti))
 

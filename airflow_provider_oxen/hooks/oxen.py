@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+from airflow_provider_oxen.airflow_names import AirflowNotFoundException, BaseHook, get_async_connection
 from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
 from airflow_provider_oxen.clients import OxenAsyncClient, OxenClient
 from airflow_provider_oxen.config import ClientConfig, parse_config

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow_provider_oxen.airflow_names import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
-
 from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, BaseOperator, conf
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds

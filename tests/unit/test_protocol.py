@@ -94,7 +94,11 @@ def test_call_for_the_user_is_the_contracts() -> None:
 
 def test_headers_have_the_key_as_a_bearer() -> None:
     """Every request accepts JSON and has the key."""
-    assert build_headers(CONFIG) == {"Accept": "application/json", "Authorization": f"Bearer {KEY}"}
+    assert build_headers(CONFIG) == {
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",
+        "Authorization": f"Bearer {KEY}",
+    }
 
 
 def test_call_shows_method_and_path_only() -> None:
