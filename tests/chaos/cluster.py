@@ -191,12 +191,14 @@ class Run:
         wait_until(lambda: self.hub.requests_for(evaluation_id) > before + 1, f"{self.name} polls", every=0.2)
         return evaluation_id
 
+    def has_ended(self) -> bool:
+        """Check whether the run has ended."""
+        return self.cluster.run_state(self.dag_id, self.name) in ("success", "failed")
+
     def wait_ended(self) -> str:
         """Wait until the run has ended, and return the task's state."""
         try:
-            wait_until(
-                lambda: self.cluster.run_state(self.dag_id, self.name) in ("success", "failed"), self.name, every=1
-            )
+            wait_until(self.has_ended, self.name, every=1)
         except AssertionError:
             raise AssertionError(f"{self.name} does not end: {self.task()}") from None
         return str(self.task()["state"])
