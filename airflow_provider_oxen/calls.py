@@ -1,6 +1,8 @@
 """
 The calls to the hub: one function for each endpoint, which builds a :class:`~airflow_provider_oxen.protocol.Call`.
 
+A call names its parser: that of an evaluation is in ``evaluations``, a small one stays here.
+
 Source: the vendor's OpenAPI pages (API 0.224.2), but for ``/api/authorize``: the open-source Oxen client.
 """
 
@@ -13,7 +15,8 @@ from urllib.parse import quote
 
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, parse_evaluation
 from airflow_provider_oxen.parameters import check_path, check_path_parameter
-from airflow_provider_oxen.protocol import Call, parse_user
+from airflow_provider_oxen.protocol import GOOD_ENVELOPES, Call, ContractError, decode_object
+from airflow_provider_oxen.redaction import one_line, redact
 
 __all__ = ["build_get_evaluation", "build_get_user", "build_start_evaluation"]
 
@@ -64,4 +67,17 @@ def build_start_evaluation(
 
 def build_get_user() -> Call[str]:
     """Ask whose key it is. The result is the user's name and email, as far as the hub gives them."""
-    return Call("GET", "/api/authorize", parse_user, check="the connection's host")
+    return Call("GET", "/api/authorize", _parse_user, check="the connection's host")
+
+
+def _parse_user(body: bytes, secret: str) -> str:
+    """Parse the body of a response with a user: name and email, as far as the hub gives them."""
+    envelope = decode_object(body)
+    if envelope is None or envelope.get("status") not in GOOD_ENVELOPES:
+        raise ContractError("the response is not a good envelope")
+    user = envelope.get("user")
+    if not isinstance(user, Mapping):
+        raise ContractError("the response names no user")
+    name, email = (value if isinstance(value := user.get(key), str) else "" for key in ("name", "email"))
+    shown = f"{name} <{email}>" if name and email else name or email
+    return one_line(redact(shown, secret)) or "a user without a name"

@@ -42,8 +42,8 @@ __all__ = [
     "Response",
     "as_unknown_effect",
     "build_headers",
+    "decode_object",
     "parse_response",
-    "parse_user",
 ]
 
 #: An evaluation is a few kilobytes (its prompt included). More than this is no response of the hub's API.
@@ -163,7 +163,7 @@ class _ErrorResponse:
         self._config = config
         self._call = call
         self._response = response
-        self._envelope = _decode_object(response.body)
+        self._envelope = decode_object(response.body)
         self._is_hubs = self._envelope is not None and not _ENVELOPE_FIELDS.isdisjoint(self._envelope)
 
     def error_in_success(self, problem: ContractError) -> OxenRequestError:
@@ -280,20 +280,7 @@ class _ErrorResponse:
         return one_line(redact(text, self._config.api_key))
 
 
-def parse_user(body: bytes, secret: str) -> str:
-    """Parse the body of a response with a user: name and email, as far as the hub gives them."""
-    envelope = _decode_object(body)
-    if envelope is None or envelope.get("status") not in GOOD_ENVELOPES:
-        raise ContractError("the response is not a good envelope")
-    user = envelope.get("user")
-    if not isinstance(user, Mapping):
-        raise ContractError("the response names no user")
-    name, email = (value if isinstance(value := user.get(key), str) else "" for key in ("name", "email"))
-    shown = f"{name} <{email}>" if name and email else name or email
-    return one_line(redact(shown, secret)) or "a user without a name"
-
-
-def _decode_object(body: bytes) -> Mapping[str, Any] | None:
+def decode_object(body: bytes) -> Mapping[str, Any] | None:
     """Decode a body that is a JSON object; None for any other."""
     # Imported here: the rest of the module serves callers that parse no response.
     import msgspec

@@ -29,7 +29,7 @@ SENSORS = {
     "Databricks": "airflow.providers.databricks.sensors.databricks",
 }
 _OURS = "oxen"
-_LIMIT_MS, _LIMIT_MODULES = 10.0, 12
+_LIMIT_MS, _LIMIT_MODULES = 10.0, 13
 
 _PROGRAM = """
 import importlib, json, sys, time

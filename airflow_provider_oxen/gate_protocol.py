@@ -1,0 +1,53 @@
+"""What a gate needs of its task: the settings it reads, and Airflow's own methods it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_oxen.conditions import Condition
+
+__all__ = ["GateTask"]
+
+
+class GateTask(Protocol):
+    """
+    What a gate needs of its task, with the templates rendered.
+
+    ``poke_interval``, ``retry_window`` and ``timeout`` are in seconds; ``execution_limit`` is the ``execution_timeout``
+    that counts from the start of this attempt; ``waits_by_rescheduling`` is False where ``deferrable`` is True.
+    """
+
+    oxen_conn_id: str
+    deferrable: bool
+    poke_interval: float
+    max_wait: timedelta | None
+    retry_window: float | None
+    timeout: float
+    conditions: Condition | Sequence[Condition] | None
+    end_from_trigger: bool
+    do_xcom_push: bool
+    started_here: bool
+    is_recorded: bool
+    outlets: list[Any]
+    soft_fail: bool
+    never_fail: bool
+
+    @property
+    def log(self) -> Any:
+        """Airflow's logger of the task."""
+
+    @property
+    def execution_limit(self) -> timedelta | None:
+        """How long this attempt may take by ``execution_timeout``."""
+
+    @property
+    def waits_by_rescheduling(self) -> bool:
+        """Whether the task ends its process between two polls."""
+
+    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None) -> Any:
+        """Airflow's own."""
