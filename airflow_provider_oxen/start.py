@@ -286,9 +286,8 @@ class Starter:
         return max(backoff, error.retry_after_seconds or 0.0)
 
     def _not_started(self, error: OxenError, ledger: Ledger) -> Exception:
-        """Make the failure of a start that was tried for ``retry_window``."""
+        """Make the failure of a start that was tried for ``retry_window``. Without a record, a retry would refuse."""
         text = f"Nothing was started within retry_window: {error}"
-        # Without a store, the next attempt could not know that nothing was started, and would only refuse.
         may_start = ledger.is_kept or not self._policy.durable or self._policy.on_unknown_start == "start_again"
         return OxenStartFailedError(text) if may_start else AirflowFailException(text)
 
