@@ -34,12 +34,12 @@ from airflow_provider_oxen.airflow_names import (
 from airflow_provider_oxen.calls import build_get_evaluation
 from airflow_provider_oxen.conditions import find_unmet, parse_conditions
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
-from airflow_provider_oxen.exceptions import OxenError, OxenTransientError
+from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
-from airflow_provider_oxen.reactions import REACTIONS, OxenHubUnreachableError, OxenWaitLostError
+from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
 from airflow_provider_oxen.wait_store import WaitStore, open_wait_store
@@ -114,17 +114,8 @@ class Gate:
             _, step = self._poll(client, self._begin(context, ref))
         return self._conclude(context, step) if isinstance(step, Outcome) else None
 
-    def report(self, context: Context, ref: EvaluationRef, seen: Evaluation | None, hub: str | None) -> dict[str, Any]:
-        """Give the evaluation as it stands, without waiting; polled where the task has not just started it."""
-        if seen is None:
-            with OxenHook(self._task.oxen_conn_id).get_conn() as client:
-                try:
-                    seen = client.ask(build_get_evaluation(ref))
-                except OxenTransientError as error:
-                    raise OxenHubUnreachableError(f"{error}, {ref}") from None
-                except OxenError as error:
-                    raise AirflowFailException(f"{error}, {ref}") from None
-                hub = client.hub
+    def report(self, context: Context, ref: EvaluationRef, seen: Evaluation, hub: str | None) -> dict[str, Any]:
+        """Return the evaluation as it stands, without waiting."""
         self._learn_links(ref, seen, hub)
         self._store_links(context)
         return seen.to_dict()

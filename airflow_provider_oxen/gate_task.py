@@ -132,6 +132,12 @@ class GateTaskMixin:
         return self.get_openlineage_facets_on_complete(task_instance)
 
     @property
+    def _has_ended(self) -> bool:
+        """Whether this process has seen the evaluation end."""
+        outcome = None if self._made_gate is None else self._made_gate.outcome
+        return outcome is not None and outcome.evaluation is not None and outcome.evaluation.is_terminal
+
+    @property
     def _gate(self) -> Gate:
         if self._made_gate is None:
             from airflow_provider_oxen.gate import Gate

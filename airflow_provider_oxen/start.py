@@ -16,8 +16,6 @@ The rule that must not be broken: no request is sent before ``starting`` is stor
 
 from __future__ import annotations
 
-import random
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
@@ -37,12 +35,10 @@ from airflow_provider_oxen.exceptions import (
     OxenUnreachableError,
 )
 from airflow_provider_oxen.hooks.oxen import OxenHook
-from airflow_provider_oxen.messages import describe_duration
-from airflow_provider_oxen.polling import backoff_seconds
+from airflow_provider_oxen.retries import Retries
 from airflow_provider_oxen.start_decision import (
     Attempt,
     Check,
-    Decision,
     Phase,
     Record,
     Refuse,
@@ -71,9 +67,6 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.protocol import Call
 
 __all__ = ["OxenStartFailedError", "StartTask", "Started", "Starter"]
-
-#: Shortest and longest time between two tries to send, in seconds.
-_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 2.0, 60.0
 
 
 class OxenStartFailedError(AirflowException):
@@ -148,7 +141,8 @@ class Starter:
         decision = decide(record, attempt, self._policy, request=wanted, has_store=store is not None)
         with OxenHook(self._task.oxen_conn_id).get_conn() as client:
             if isinstance(decision, Check):
-                decision = self._check(client, request.ref_of(decision.evaluation_id, record))
+                evaluation = self.poll(request.ref_of(decision.evaluation_id, record))
+                decision = decide_after_check(decision.evaluation_id, evaluation, self._policy)
             if isinstance(decision, TakeUp):
                 if store is not None and record is not None and record.max_tries != attempt.max_tries:
                     self._adopt(store, record, request, wanted, attempt)
@@ -202,18 +196,29 @@ class Starter:
         if store is not None and ref.evaluation_id:
             store.complete(ref.evaluation_id, self._task.log)
 
-    def _check(self, client: OxenClient, ref: EvaluationRef) -> Decision:
-        """Poll the evaluation that an earlier attempt started, after a person cleared the task."""
-        evaluation: Evaluation | None
-        try:
-            evaluation = client.ask(build_get_evaluation(ref))
-        except OxenNotFoundError:
-            evaluation = None
-        except OxenTransientError as error:
-            raise OxenStartFailedError(f"Nothing was started: the earlier {ref} could not be polled: {error}") from None
-        except OxenError as error:
-            raise AirflowFailException(f"Nothing was started: the earlier {ref} could not be polled: {error}") from None
-        return decide_after_check(ref.evaluation_id, evaluation, self._policy)
+    def poll(self, ref: EvaluationRef) -> Evaluation | None:
+        """
+        Poll the evaluation that an earlier attempt started; where the hub is out of reach, for ``retry_window``.
+
+        :return: None where the hub does not know it.
+        :raises AirflowFailException: the hub refuses, or a setting is wrong.
+        :raises OxenStartFailedError: the hub was out of reach. The task may be retried.
+        """
+        retries = Retries(self._task.retry_window, self._task.log)
+        with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+            while True:
+                try:
+                    evaluation = client.ask(build_get_evaluation(ref))
+                except OxenNotFoundError:
+                    return None
+                except OxenTransientError as error:
+                    if not retries.sleep(error, "The earlier evaluation could not be polled"):
+                        raise OxenStartFailedError(f"Nothing was started: {error}, the earlier {ref}") from None
+                except OxenError as error:
+                    raise AirflowFailException(f"Nothing was started: {error}, the earlier {ref}") from None
+                else:
+                    self.hub = client.hub
+                    return evaluation
 
     def _adopt(self, store: StartStore, record: Record, request: StartRequest, wanted: str, attempt: Attempt) -> None:
         """
@@ -244,7 +249,7 @@ class Starter:
 
     def _send(self, client: OxenClient, request: StartRequest, call: Call[Evaluation], ledger: Ledger) -> Started:
         self._request, self._ledger = request, ledger
-        give_up_at = None if self._task.retry_window is None else time.monotonic() + self._task.retry_window
+        retries = Retries(self._task.retry_window, self._task.log)
         for tries in count(1):
             try:
                 evaluation = client.ask(call, before_sending=ledger.open)
@@ -254,11 +259,8 @@ class Starter:
                 ledger.remove(self._task.log)
                 if tries == 1 and isinstance(error, OxenUnreachableError) and error.is_setting:  # no later try helps
                     raise AirflowFailException(f"Nothing was started: {error}") from None
-                seconds = self._seconds_to_next_try(error, tries)
-                if give_up_at is not None and time.monotonic() + seconds > give_up_at:
+                if not retries.sleep(error, "Nothing was started"):
                     raise self._not_started(error, ledger) from None
-                self._task.log.warning("Nothing was started, next try in %s: %s", describe_duration(seconds), error)
-                time.sleep(seconds)
             except OxenUnknownEffectError as error:
                 raise AirflowFailException(self._describe_unknown(request, ledger, str(error))) from None
             except OxenError as error:
@@ -278,12 +280,6 @@ class Starter:
                 self.hub = client.hub
         self._task.log.info("%s", describe_started(ref, request.name, self.hub))
         return Started(ref, evaluation, is_recorded=ledger.complete(evaluation.id, self._task.log))
-
-    def _seconds_to_next_try(self, error: OxenTransientError, tries: int) -> float:
-        backoff = backoff_seconds(
-            tries, poke_interval=_FIRST_BACKOFF_SECONDS, max_wait=_LONGEST_BACKOFF_SECONDS, jitter=random.random()
-        )
-        return max(backoff, error.retry_after_seconds or 0.0)
 
     def _not_started(self, error: OxenError, ledger: Ledger) -> Exception:
         """Make the failure of a start that was tried for ``retry_window``. Without a record, a retry would refuse."""

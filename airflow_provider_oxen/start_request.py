@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import EvaluationRef
     from airflow_provider_oxen.start_decision import Record
 
-__all__ = ["StartRequest", "check_literals", "check_settings", "find_unknown_types"]
+__all__ = ["FOR_WAITING", "SENT", "StartRequest", "check_literals", "check_settings", "find_unknown_types"]
+
+#: The arguments that are fields of the request, under the same names.
+SENT = (
+    *("prompt", "target_column", "input_type", "output_type", "target_branch", "target_path", "auto_commit"),
+    *("commit_message", "is_sample", "sample_count", "batch_size"),
+)
+#: The arguments that have no meaning without a wait.
+FOR_WAITING = ("conditions", "soft_fail", "end_from_trigger")
 
 #: Source: the vendor's page. The hub may add others, so another one is only warned of.
 _TYPES = {"input_type": ("text", "image", "video"), "output_type": ("text", "image", "video", "embeddings")}
@@ -102,12 +110,14 @@ def check_settings(
     on_unknown_start: str,
     on_clear: str,
     counts: Mapping[str, object],
+    waits: Mapping[str, object],
 ) -> None:
     """
     Refuse what does not depend on templates.
 
     :param target: ``target_branch`` or ``target_path``, if any is given.
     :param counts: the numbers of rows, by name; None where one is not given.
+    :param waits: what is about the wait, by name, where the task does not wait.
     :raises ValueError: one of them cannot be used.
     """
     for name, value, other in (
@@ -116,9 +126,16 @@ def check_settings(
     ):
         if value not in (other, "start_again"):
             raise ValueError(f"{name} must be {other!r} or 'start_again', but is {value!r}")
-    if body is not None and not isinstance(body, Mapping):
+    for argument, given in waits.items():
+        if given:
+            raise ValueError(
+                f"{argument} has no meaning with wait_for_completion=False: give it to the task that waits"
+            )
+    if body is not None and not isinstance(body, Mapping) and not hasattr(body, "resolve"):  # the output of a task
         raise ValueError(f"body must be a dict of fields of the request, but is {type(body).__name__}")
-    if target and not (auto_commit or (body or {}).get("auto_commit")):
+    fields = body if isinstance(body, Mapping) else {}
+    committed_to = target or fields.get("target_branch") or fields.get("target_path")
+    if committed_to and isinstance(body, Mapping | None) and not (auto_commit or fields.get("auto_commit")):
         raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
     for name, number in counts.items():
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):

@@ -230,7 +230,8 @@ class Wait:
 
         In a triggerer, and in a later process of a task that reschedules, the first poll may not be the wait's first.
         """
-        may_be_later = self.polls > 0 or self.evaluation is not None or self.missing_connection_is_outage
+        known = self.exists or self.evaluation is not None
+        may_be_later = known or self.polls > 0 or self.missing_connection_is_outage
         return isinstance(error, OxenUnreachableError) and error.is_setting and not may_be_later
 
     def end(self, reason: OutcomeReason, error: OxenError | None = None, *, now: float) -> Outcome:

@@ -17,7 +17,7 @@ from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailExc
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
-from airflow_provider_oxen.start_request import check_literals, check_settings, find_unknown_types
+from airflow_provider_oxen.start_request import FOR_WAITING, SENT, check_literals, check_settings, find_unknown_types
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.start_request import StartRequest
 
 __all__ = ["OxenRunEvaluationOperator"]
-
-#: The arguments that are fields of the request, under the same names.
-_SENT = (
-    *("prompt", "target_column", "input_type", "output_type", "target_branch", "target_path", "auto_commit"),
-    *("commit_message", "is_sample", "sample_count", "batch_size"),
-)
 
 
 class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
@@ -220,8 +214,12 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
                 self.retry_window = None
             context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
-            go_on = self._gate.execute if self.wait_for_completion else self._gate.report
-            return go_on(context, started.ref, started.evaluation, self._starter.hub)
+            if not self.wait_for_completion:
+                seen = started.evaluation or self._starter.poll(started.ref)
+                if seen is None:
+                    raise AirflowFailException(f"Evaluation not found: {started.ref}")
+                return self._gate.report(context, started.ref, seen, self._starter.hub)
+            return self._gate.execute(context, started.ref, started.evaluation, self._starter.hub)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take up the task with the trigger's event."""
@@ -243,7 +241,8 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def on_kill(self) -> None:
         """Say in the task's log that the evaluation keeps running. Airflow calls this when the task is stopped."""
-        if line := self._starter.stop(is_recorded=self.is_recorded):
+        line = self._starter.stop(is_recorded=self.is_recorded)
+        if line is not None and not self._has_ended:
             self.log.warning("%s", line)
 
     @property
@@ -262,7 +261,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         ti = context["ti"]
         index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
         named = self.name or f"{ti.dag_id}.{ti.task_id}{index} {ti.run_id} try {ti.try_number}"
-        fields = {name: getattr(self, name) for name in _SENT} | {"model_id": self.model, "name": named}
+        fields = {name: getattr(self, name) for name in SENT} | {"model_id": self.model, "name": named}
         fields |= dict(self.body or {})
         body = {field: value for field, value in fields.items() if value is not None}
         return StartRequest(self.namespace, self.repo_name, self.branch, self.path, body)
@@ -293,6 +292,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             on_unknown_start=self.on_unknown_start,
             on_clear=self.on_clear,
             counts={"sample_count": self.sample_count, "batch_size": self.batch_size},
+            waits={} if self.wait_for_completion else {name: getattr(self, name) for name in FOR_WAITING},
         )
         if self.conditions is not None:
             from airflow_provider_oxen.conditions import check_conditions

@@ -952,3 +952,44 @@ def test_failures_to_start_are_airflow_exceptions(
     assert type(run_operator(way, ti, None).raised) is AirflowFailException
     assert issubclass(OxenStartFailedError, AirflowException)
     assert not issubclass(OxenStartFailedError, AirflowFailException)
+
+
+@pytest.mark.parametrize("argument", [{"conditions": all_rows()}, {"soft_fail": True}, {"end_from_trigger": True}])
+def test_argument_about_the_wait_is_refused_without_one(argument: dict[str, Any]) -> None:
+    """What would have no effect is refused while the DAG file is parsed."""
+    with pytest.raises(ValueError, match=f"{next(iter(argument))} has no meaning with wait_for_completion=False"):
+        make_operator(wait_for_completion=False, **argument)
+
+
+def test_target_inside_the_body_needs_auto_commit() -> None:
+    """A target in ``body`` is checked as the argument of that name is."""
+    with pytest.raises(ValueError, match="auto_commit=True"):
+        make_operator(body={"target_branch": "results"})
+
+    assert make_operator(body={"target_branch": "results", "auto_commit": True}).body
+
+
+def test_body_may_be_the_output_of_a_task() -> None:
+    """``body`` is templated, so another task may make it."""
+    with DAG("with_body", schedule=None):
+        fields = make_operator(task_id="fields")
+        operator = make_operator(body=fields.output)
+
+    assert operator.upstream_task_ids == {"fields"}
+
+
+def test_stop_after_the_evaluation_ended_says_nothing(
+    hub: LocalHub, ti: StartingTaskInstance, logged: Callable[[], str]
+) -> None:
+    """An evaluation that has completed costs nothing more, so a stop while a condition is checked is silent."""
+    hub.on_start = Scenario(seconds=0)
+
+    def stop(_: Any) -> bool:
+        logged()
+        operator.on_kill()
+        return True
+
+    operator = make_operator(deferrable=False, poke_interval=0.05, conditions=stop)
+    operator.execute({"ti": ti})
+
+    assert "keeps running" not in logged()
