@@ -27,9 +27,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.airflow_names import conf
 from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
 from airflow_provider_oxen.triggerer_templates import (
     DagFacts,

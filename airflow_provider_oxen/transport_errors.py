@@ -93,6 +93,8 @@ def translate(
         describe = next(describe for kind, describe in table if isinstance(error, kind))
         if not sent and describe is _broken_off:  # of a proxy, to CONNECT
             describe = _proxy_failed
+        if describe is _proxy_failed and any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+            describe = _tls_failed
         kind, problem = describe(error)
         if describe is _too_slow:
             came = "whole response" if sent else "connection"
@@ -126,9 +128,7 @@ def _tls_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
     return OxenUnreachableError, f"no trusted TLS connection ({_cause(error)})"
 
 
-def _proxy_failed(error: BaseException) -> tuple[type[OxenTransientError], str]:
-    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
-        return _tls_failed(error)
+def _proxy_failed(_error: BaseException) -> tuple[type[OxenTransientError], str]:
     return (
         OxenUnreachableError,
         "the proxy of the connection's extra field 'proxy' cannot be reached, or refused to connect",

@@ -92,5 +92,9 @@ class Server:
         finally:
             listener.close()
             await asyncio.sleep(0)  # what was accepted meanwhile becomes known, and is closed with the others
+            transports = [handler.transport for handler in runner.server.connections] if runner.server else []
             await runner.cleanup()
-            await asyncio.sleep(0.01)  # their sockets are closed by callbacks, which need a turn of the loop
+            for transport in transports:  # over TLS, a close waits for the client's
+                if transport is not None:
+                    transport.abort()
+            await asyncio.sleep(0.01)  # sockets are closed by callbacks, which need a turn of the loop

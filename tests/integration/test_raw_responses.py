@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_oxen.exceptions import (
-    OxenAuthenticationError,
     OxenInvalidResponseError,
     OxenNotFoundError,
     OxenRateLimitError,
@@ -100,7 +99,7 @@ CASES: dict[str, tuple[bytes, Any]] = {
     "zstd": (encoded(b"zstd", b"\x28\xb5\x2f\xfd"), INVALID),
     "two encodings": (encoded(b"gzip, gzip", gzip.compress(PACKED)), INVALID),
     "the encoding twice": (ok(*[b"Content-Encoding: gzip"] * 2, body=PACKED), BODY),
-    "an error in br": (ok(b"Content-Encoding: br", status=b"HTTP/1.1 401 No"), OxenAuthenticationError),
+    "an error in br": (ok(b"Content-Encoding: br", status=b"HTTP/1.1 401 No"), INVALID),
     "an error in broken gzip": (ok(b"Content-Encoding: gzip", status=b"HTTP/1.1 429 No"), OxenRateLimitError),
     # Chunks
     "chunks": (chunked(b"9\r\n" + BODY + b"\r\n0\r\n\r\n"), BODY),

@@ -473,7 +473,9 @@ def test_gate_stays_closed_on_an_event_that_is_none(event: Any) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [("Trigger timeout", AirflowSensorTimeout), ("Trigger failure", OxenWaitLostError)]
 )
-def test_trigger_that_airflow_ended_is_concluded_like_the_others(error: str, expected: type) -> None:
+def test_trigger_that_airflow_ended_is_concluded_like_the_others(
+    oxen_hub: LocalHub, error: str, expected: type
+) -> None:
     """Where Airflow itself gives up on a trigger, the exception and the skips are the same as everywhere."""
     from airflow.exceptions import AirflowException as AnyAirflowException
 
@@ -485,7 +487,8 @@ def test_trigger_that_airflow_ended_is_concluded_like_the_others(error: str, exp
         error = "Trigger/execution timeout" if error == "Trigger timeout" else error
 
     def resume(**arguments: Any) -> None:
-        make_gate("x", **arguments).resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
+        gate = make_gate(oxen_hub.add_evaluation("x", seconds=60), **arguments)
+        gate.resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
 
     with pytest.raises(AnyAirflowException, match="evaluation x of ox/customer-intents") as caught:
         resume()
@@ -753,8 +756,9 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.Mon
         sensor.execute({"ti": FakeTaskInstance()})
 
     arguments = deferred.value.trigger.serialize()[1]
-    deadline = arguments.pop("deadline")
+    deadline, last_seen = arguments.pop("deadline"), arguments.pop("last_seen")
     assert deadline == pytest.approx(time.time() + 100, abs=5)
+    assert (last_seen["id"], last_seen["status"]) == ("e", "queued")
     assert deferred.value.timeout.total_seconds() == pytest.approx(100 + 600, abs=5)
     assert arguments == {
         "namespace": "n",

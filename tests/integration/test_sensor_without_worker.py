@@ -13,11 +13,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat import version_compat
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task, task_group
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from jinja2 import Undefined, UndefinedError
 
+from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.conditions import all_rows
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.parameters import TriggerArguments
@@ -200,6 +200,7 @@ def test_triggerer_gets_every_argument() -> None:
         "do_xcom_push": False,
         "started_here": False,
         "is_recorded": False,
+        "last_seen": None,
     }
     trigger = OxenEvaluationTrigger(**args.trigger_kwargs)
     assert trigger.serialize()[1] == args.trigger_kwargs == TriggerArguments(**args.trigger_kwargs).to_dict()
@@ -517,7 +518,7 @@ def test_listener_does_not_break_the_import(tmp_path: Path) -> None:
 
 def test_older_airflow_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """An Airflow before 3.3 begins and ends the wait on a worker, and one warning says so."""
-    monkeypatch.setattr(version_compat, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(version_compat, "airflow_version", lambda: "3.2.2")
 
     made, warned = gate_and_warnings("{{ dag_run.conf.id }}")
 

@@ -502,8 +502,8 @@ REFUSALS = [
     (404, "404: not found. Check namespace, repo_name, branch and path"),
     (409, "409: the hub refuses the request"),
     (422, "422: the hub refuses the request"),
-    (301, "301, a redirect to "),
-    (307, "307, a redirect to "),
+    (301, "301: a redirect to "),
+    (307, "307: a redirect to "),
 ]
 
 
