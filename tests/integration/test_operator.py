@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
@@ -497,9 +498,10 @@ def test_retry_takes_up_the_evaluation(oxen_hub: LocalHub, ti: StartingTaskInsta
 @needs_store
 @pytest.mark.parametrize("way", WAYS)
 def test_retry_does_not_start_another_one_where_the_hub_knows_none(
-    oxen_hub: LocalHub, ti: StartingTaskInstance, way: str
+    oxen_hub: LocalHub, ti: StartingTaskInstance, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An evaluation that is gone is a final failure in words."""
+    monkeypatch.setattr(wait_module, "NOT_FOUND_SECONDS", 0.3)
     ends(oxen_hub, way)
     store = FakeStore()
     run_operator(way, ti, store)
