@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -123,9 +124,10 @@ class Trickle:
         """Send the response slowly."""
         response = exchange.response()
         stream = await exchange.send_head(response)
-        for byte in response.body:  # until the client leaves: then the server cancels this
-            await stream.write(bytes([byte]))
-            await asyncio.sleep(self.seconds_per_byte)
+        with suppress(ConnectionResetError):  # the client has left, and the server has not cancelled this yet
+            for byte in response.body:
+                await stream.write(bytes([byte]))
+                await asyncio.sleep(self.seconds_per_byte)
         return stream
 
 

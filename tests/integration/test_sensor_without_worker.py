@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_oxen.testing import LocalHub
 
-needs_3_3 = pytest.mark.skipif(not version_compat.AIRFLOW_V_3_3_PLUS, reason="this Airflow cannot do it")
+needs_3_3 = pytest.mark.skipif(not version_compat.can_start_and_end_in_triggerer(), reason="this Airflow cannot do it")
 
 BOTH = {"start_from_trigger": True, "end_from_trigger": True}
 

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_oxen import start, start_store
+from airflow_provider_oxen import retries, start, start_store
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import (
     OxenNotFoundError,
@@ -427,7 +427,7 @@ def test_no_connection_is_tried_again_within_retry_window(
         naps.append(seconds)
         forwarder.append(_forward(port, int(good.rpartition(":")[2])))
 
-    monkeypatch.setattr(start, "time", SimpleNamespace(monotonic=time.monotonic, sleep=come_back))
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=time.monotonic, sleep=come_back))
     try:
         task.start()
     finally:
@@ -470,7 +470,7 @@ def test_rate_limit_is_waited_for(oxen_hub: LocalHub, task: Task, monkeypatch: p
     def nap(seconds: float) -> None:
         naps.append((seconds, task.store.record if task.store else None, task.starter.sending))
 
-    monkeypatch.setattr(start, "time", SimpleNamespace(monotonic=time.monotonic, sleep=nap))
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=time.monotonic, sleep=nap))
 
     task.start()
 
@@ -806,7 +806,8 @@ def test_evaluation_that_cannot_be_checked_after_a_clear(
 
     text = stored.fail(kind)
 
-    assert text.startswith(f"Nothing was started: the earlier {first.ref} could not be polled: ")
+    assert text.startswith(f"Nothing was started: {response.status_code}: ")
+    assert text.endswith(f", the earlier {first.ref}")
     assert len(oxen_hub.start_requests) == 1
 
 
