@@ -36,7 +36,7 @@ package: $(VENV)/.dev ## Build sdist and wheel into dist, and check both
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
-fuzz: $(VENV)/.dev ## Feed the reader of answers with nonsense for SECONDS (default 180)
+fuzz: $(VENV)/.dev ## Feed the parser and both transports with damaged responses for SECONDS (default 180)
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports

@@ -1,8 +1,9 @@
 """
-``make fuzz``: feed the parser of responses with what no hub should send, for some minutes.
+``make fuzz``: feed the parser of responses and both transports with what no hub should send, for some minutes.
 
-Invariant tested: whatever status code, headers and body come back, either an evaluation of the id that was asked for
-comes out, whose values are strict JSON, or one of this project's own errors, which does not hold the key.
+Invariants tested: whatever status code, headers and body come back, either an evaluation of the id that was asked for
+comes out, whose values are strict JSON, or one of this project's own errors, which does not hold the key. Whatever
+bytes come over a socket, each transport gives a body or one of those errors; and where both give one, it is the same.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from hypothesis import strategies as st
 from airflow_provider_oxen.calls import build_get_evaluation, build_get_user
 from airflow_provider_oxen.config import parse_config
 from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.exceptions import OxenRequestError, OxenUnknownEffectError
+from airflow_provider_oxen.exceptions import OxenRequestError, OxenTransientError, OxenUnknownEffectError
 from airflow_provider_oxen.protocol import Response, parse_response
 from airflow_provider_oxen.testing.scenario import Scenario
+from tests.integration.test_raw_responses import CASES, DIFFERENCES
+from tests.support.raw_responses import TRANSPORTS, RawServer, make_config, outcome
 
 KEY = "sk-fuzz-4711"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -98,6 +101,29 @@ def check(response: Response) -> None:
         assert KEY not in f"{error} {error!r}"
 
 
+#: Raw responses of the tests, with some bytes replaced, put in, taken out or cut off.
+raw_responses = st.builds(
+    lambda raw, cut, length, patch: raw[: cut % (len(raw) + 1)] + patch + raw[cut % (len(raw) + 1) + length :],
+    st.sampled_from([raw for raw, *_ in (*CASES.values(), *DIFFERENCES.values()) if len(raw) < 4_000]),
+    st.integers(0, 4_000),
+    st.integers(0, 12),
+    st.binary(max_size=6)
+    | st.sampled_from([b"\r\n", b"\r\n\r\n", b":", b"0\r\n\r\n", b"\0", b" ", b";", b"HTTP/1.1 "]),
+)
+
+
+def check_raw(raw: bytes) -> None:
+    """Receive one raw response with both transports."""
+    with RawServer(raw) as server:
+        config = make_config(server.url, timeout=2)
+        found = [outcome(name, config) for name in TRANSPORTS]  # any other exception ends the fuzzing
+    bodies = [result for result in found if isinstance(result, bytes)]
+    assert len(set(bodies)) < 2, (raw, found)
+    if bodies and len(bodies) < len(found):  # one transport is stricter, and may not take that for a refusal
+        error = next(result for result in found if not isinstance(result, bytes))
+        assert issubclass(error, OxenTransientError), (raw, found)
+
+
 def main() -> None:
     """Run for the seconds the command line gives, 180 if none."""
     limit = float(sys.argv[1]) if len(sys.argv) > 1 else 180.0
@@ -116,10 +142,27 @@ def main() -> None:
         examples += 1
         check(response)
 
+    received = 0
+
+    @settings(
+        max_examples=100,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(raw_responses)
+    def fuzz_raw(raw: bytes) -> None:
+        nonlocal received
+        received += 1
+        check_raw(raw)
+
     while time.monotonic() - began < limit:
+        fuzz_raw()
         fuzz()
     print(
-        f"{examples:,} responses parsed in {time.monotonic() - began:.0f} s; none but the project's own errors came out"
+        f"{examples:,} responses parsed and {received:,} received by both transports in "
+        f"{time.monotonic() - began:.0f} s; none but the project's own errors came out"
     )
 
 
