@@ -55,6 +55,7 @@ SECTIONS = {
     "scale": Section("1,000 to 10,000 waits", 420),
     "parsing": Section("Parsing a DAG file", 240),
     "end_to_end": Section("End to end, in a real Airflow", 360),
+    "starting": Section("Starts for one task that is killed", 420),
 }
 #: What the results depend on, beside this package.
 _PACKAGES = (
