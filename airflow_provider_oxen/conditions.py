@@ -7,8 +7,8 @@ prompt) and returns
 - True where it is met,
 - False, or a text that says why, where it is not.
 
-The sensor's argument ``conditions`` takes one of them, or a list: they are checked in order, and the first that is not
-met closes the gate. Three are ready-made::
+The argument ``conditions`` of the sensor and of the operator takes one of them, or a list. They are checked in order,
+and the first that is not met keeps the gate closed. Three are ready-made::
 
     OxenEvaluationSensor(..., conditions=[all_rows(), max_credits(25)])
 

@@ -37,7 +37,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     Start an evaluation on Oxen.ai, wait until it has ended, and succeed only if it completed.
 
     **At most once.** An evaluation costs money, so the task never starts a second one by itself. If an attempt ends
-    after it may have started one, and the next attempt cannot know, that attempt fails and says how to go on. On
+    after it may have started one, and the next attempt cannot know, that attempt fails and says what to do next. On
     Airflow 3.3 and later, a record in Airflow's task state store lets a later attempt take up the evaluation that an
     earlier one started. Before Airflow 3.3, only a task's first attempt starts one. ``airflow tasks test`` and
     ``airflow dags test`` really start one, too.
@@ -81,16 +81,17 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         ``[sensors] default_timeout`` of the Airflow configuration.
     :param retry_window: how long the hub may be out of reach before the task fails, in seconds or as ``timedelta``.
     :param conditions: extra conditions that a completed evaluation must meet, as for the sensor.
-    :param soft_fail: skip the task instead of failing it where the failure is final, as for the sensor.
+    :param soft_fail: skip instead of a final failure *of the wait*. A start that fails always fails the task.
     :param end_from_trigger: end the task in the triggerer when the evaluation has completed, as for the sensor.
     :param durable: keep the record of what was started. If False, each attempt starts an evaluation, and a warning says
-        that this may cost twice.
+        that this may cost you twice.
     :param on_unknown_start: what an attempt does that cannot know whether an earlier one started an evaluation:
-        ``fail`` (the default) or ``start_again``, which may cost twice.
-    :param on_clear: what happens after a person clears the task. ``resume`` (the default): take up the evaluation if it
-        still runs or has completed, start a new one if it errored or was cancelled, or if the arguments have changed.
-        ``start_again``: start a new one, unless the earlier one still runs. On an Airflow that deletes the task's state
-        at a clear, its dialog decides.
+        ``fail`` (the default) or ``start_again``, which may cost you twice.
+    :param on_clear: what happens after a person clears the task. If the arguments have changed, a new evaluation is
+        started, whatever the state of the earlier one. Otherwise, ``resume`` (the default): take up the evaluation if
+        it still runs or has completed, and start a new one if it errored or was cancelled. ``start_again``: start a new
+        one, unless the earlier one still runs. On an Airflow that deletes the task's state at a clear, its dialog
+        decides.
     :return: the evaluation as a JSON-safe dict, as the sensor returns it; with ``wait_for_completion=False`` as it was
         started. Its id is pushed to XCom key ``evaluation_id`` at once, and the evaluation to ``evaluation`` when the
         wait has ended.

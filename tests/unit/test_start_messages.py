@@ -72,7 +72,7 @@ def test_take_up_with_other_arguments_says_how_to_use_them() -> None:
 
 
 def test_unknown_start_of_an_earlier_attempt() -> None:
-    """Who asked for one, under which name, where to look for it, and how to go on."""
+    """Who asked for one, under which name, where to look for it, and what to do next."""
     assert refuse(RefuseReason.UNKNOWN_START, STARTING) == (
         "Not known whether an evaluation was started: attempt 1 at 2026-11-25T13:24:11+00:00 asked for one (name "
         "'d.t r try 1') and ended before the hub's response was stored. None is started again, because each costs "
