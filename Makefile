@@ -15,7 +15,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it up)
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev ## Run all tests
+test: $(VENV)/.dev ## Run the tests, except those with commands of their own
 	$(BIN)/python -m pytest
 
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)

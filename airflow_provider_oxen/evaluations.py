@@ -1,5 +1,5 @@
 """
-The contract of evaluations: their calls, their fields and their statuses.
+The contract of evaluations: their fields and their statuses.
 
 Source: the vendor's OpenAPI page "Get evaluation status" (API 0.224.2), and two responses that the vendor published,
 which hold more and other things than that page. No field is marked as required there, so every field but ``id`` and

@@ -1,5 +1,5 @@
 """
-What can go wrong between a task and the Oxen hub, told apart by class.
+What can go wrong between a task and the Oxen hub, with a class for each kind.
 
 ::
 
@@ -18,7 +18,7 @@ What can go wrong between a task and the Oxen hub, told apart by class.
           ├─ OxenNotFoundError          404
           └─ OxenBadRequestError        any other 4xx, or a redirect
 
-None of them is an Airflow exception: what a failure means for a task is decided in ``gate`` alone.
+None of them is an Airflow exception: what a failure means for a task is decided in ``reactions`` and, for a start, in ``start``.
 """
 
 from __future__ import annotations

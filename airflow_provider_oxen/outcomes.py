@@ -17,7 +17,7 @@ MAX_ERROR_TEXT = 2_000
 
 
 class OutcomeReason(StrEnum):
-    """How a wait ended. What each means for the task is the table in ``gate``."""
+    """How a wait ended. What each means for the task is the table in ``reactions``."""
 
     #: The evaluation completed.
     COMPLETED = "completed"

@@ -148,7 +148,7 @@ VIOLATIONS = {
 
 
 def _lint_imports(folder: Path) -> str:
-    """Check the import contracts of a copy of the package; give the report, without line breaks and full names."""
+    """Check the import contracts of a copy of the package; return the report, without line breaks and full names."""
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--config", ROOT / "pyproject.toml"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False,
@@ -180,6 +180,22 @@ def test_contracts_name_every_module() -> None:
     rooms = {".".join(name.split(".")[:2]) for name in MODULES} - {"airflow_provider_oxen.testing"}
 
     assert set(hub["forbidden_modules"]) == {"airflow", *rooms}
+
+
+def test_map_has_the_floors_of_the_contract() -> None:
+    """The map in CONTRIBUTING has every module, on the floor that the contract of layers gives it."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
+    floors = [(floor, room) for floor, rooms in enumerate(reversed(layers)) for room in rooms.split(" | ")]
+
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    mapped = [(int(floor), path) for floor, cell in rows for path in re.findall(r"`(.+?)`", cell)]
+
+    assert {(floor, path.partition("/")[0].removesuffix(".py")) for floor, path in mapped} == set(floors)
+    modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if path.stem != "__init__"}
+    hub = {path for path in modules if path.startswith("testing/")}
+    assert sorted(path for _, path in mapped) == sorted({*modules - hub, "testing/"})
+    assert [floor for floor, _ in mapped] == sorted((floor for floor, _ in mapped), reverse=True)
 
 
 def _import_after_airflow_sdk() -> tuple[float, list[str]]:

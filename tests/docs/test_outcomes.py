@@ -104,10 +104,10 @@ def test_readme_agrees_with_the_table_of_the_code() -> None:
 
 
 def test_readme_is_right_about_soft_fail() -> None:
-    """``soft_fail`` skips what fails, but not where it may be retried, as the README says below its table."""
+    """``soft_fail`` skips what fails, except when the failure may be retried, as the README says below its table."""
     text = section(ROOT / "README.md", "The sensor")
 
-    assert "`soft_fail` skips the task instead of failing it, but not where it may be retried." in text
+    assert "`soft_fail` skips the task instead of failing it, except when the failure may be retried." in text
     for reaction in REACTIONS.values():
         fails = reaction.exception is not None
         assert reaction.soft_fail_skips is (fails and not reaction.may_be_retried)
