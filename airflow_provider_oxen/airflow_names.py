@@ -2,7 +2,7 @@
 Names of Airflow that moved between its versions, and the look-up of a connection on an event loop.
 
 They are common-compat's (``airflow.providers.common.compat.sdk``), where it has them. The constraints of Airflow 2.11
-and 3.0 bring a common-compat that has not, and somebody who installs with those must not need another one.
+and 3.0 bring a common-compat without them, and an installation with those must not need another one.
 
 A name is looked up when it is imported, and no other with it, so that parsing a DAG file stays cheap.
 """

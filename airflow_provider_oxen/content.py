@@ -125,7 +125,7 @@ def _undeflate(body: bytes) -> bytes:
 
 
 def _inflate(body: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
-    """Decompress up to a number of bytes; give what follows, too."""
+    """Decompress up to a number of bytes; return what follows, too."""
     decoder = zlib.decompressobj(wbits)
     content = decoder.decompress(body, limit)
     if not decoder.eof and len(content) < limit:

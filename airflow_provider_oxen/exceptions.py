@@ -18,7 +18,8 @@ What can go wrong between a task and the Oxen hub, with a class for each kind.
           ├─ OxenNotFoundError          404
           └─ OxenBadRequestError        any other 4xx, or a redirect
 
-None of them is an Airflow exception: what a failure means for a task is decided in ``reactions`` and, for a start, in ``start``.
+None of them is an Airflow exception: what a failure means for a task is decided in ``reactions`` for a wait, and in
+``start`` for a start.
 """
 
 from __future__ import annotations
@@ -93,10 +94,13 @@ class OxenRequestError(OxenError):
         super().__init__(problem)
 
     def __str__(self) -> str:
-        says = f" The hub says: {self.hub_message}." if self.hub_message else ""
+        text = self.problem
+        if self.hub_message:
+            stop = "" if text.endswith((".", "!", "?")) else "."
+            text = f"{text}{stop} The hub says: {self.hub_message.rstrip('.')}."
         request_id = f"request id {self.request_id}" if self.request_id else ""
         origin = ", ".join(part for part in (self.request, request_id) if part)
-        return f"{self.problem}{says}{f' ({origin})' if origin else ''}"
+        return f"{text.removesuffix('.')} ({origin})" if origin else text
 
     def __reduce__(self) -> tuple[object, ...]:
         named = {name: value for name, value in vars(self).items() if name not in ("problem", "__notes__")}

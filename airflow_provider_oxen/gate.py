@@ -171,7 +171,7 @@ class Gate:
         )
 
     def _now(self) -> float:
-        """Give the time by a steady clock that was set by the wall clock when this process began with the task."""
+        """Return the time by a steady clock that was set by the wall clock when this process began with the task."""
         return self._epoch + time.monotonic()
 
     def _next_process_can_go_on(self, wait: Wait, store: WaitStore | None) -> bool:

@@ -50,7 +50,7 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
 
 
 class GateTaskMixin:
-    """Holds a gate, and answers what Airflow asks about the evaluation that it waits for."""
+    """Holds a gate, and shows Airflow the evaluation that it waits for."""
 
     deferrable: bool
     execution_timeout: timedelta | None
@@ -147,7 +147,7 @@ class GateTaskMixin:
 
     def prepare_for_execution(self) -> Any:
         """
-        Give the task that a worker runs: as Airflow's own.
+        Return the task that a worker runs: as Airflow's own.
 
         Airflow 2 (delete this with it) would end a deferred task before it can say what the trigger saw. So the gate
         applies ``execution_timeout`` itself there. Policies have run by now, and what they have set counts.

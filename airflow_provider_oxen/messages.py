@@ -89,13 +89,9 @@ def describe_outcome(outcome: Outcome) -> str:
         case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
             text = f"Cannot wait: {_phrase(outcome.error)}{_and_last(evaluation)}"
         case OutcomeReason.UNREACHABLE:
-            text = (
-                f"Hub out of reach for longer than retry_window: {_phrase(outcome.error)}; {_describe_last(evaluation)}"
-            )
+            text = f"Hub out of reach: {_phrase(outcome.error)}; for longer than retry_window; {_describe_last(evaluation)}"
         case OutcomeReason.LOST:
-            text = (
-                f"Wait ended without a result, the gate stays closed: {_phrase(outcome.error)}{_and_last(evaluation)}"
-            )
+            text = f"No result: {_sentence(_phrase(outcome.error))} The gate stays closed{_and_last(evaluation)}"
     return f"{text}, {one_line(str(outcome.ref))}{_describe_place(outcome)}"
 
 
@@ -150,7 +146,12 @@ def _and_last(evaluation: Evaluation | None) -> str:
 def _describe_timeout(outcome: Outcome) -> str:
     at = "the task's deadline"
     by = at if outcome.deadline is None else f"{_format_instant(outcome.deadline)}, {at}"
-    text = f"Timed out: not ended by {by}, {_describe_last(outcome.evaluation)}"
+    if outcome.evaluation is None:
+        text = f"Timed out: the evaluation was never seen by {by}"
+    else:
+        status, rows = one_line(str(outcome.evaluation.status)), _describe_rows(outcome.evaluation)
+        seen = f"{rows}, {status}, when last seen" if rows else f"{status} when last seen"
+        text = f"Timed out: {seen}; not ended by {by}"
     if outcome.interruption is Interruption.TRIGGER_TIMEOUT:
         text = f"{text}; no triggerer reported: is one running?"
     return f"{text}; last failure: {_phrase(outcome.error)}" if outcome.error else text

@@ -63,7 +63,7 @@ class TriggerArguments:
     last_seen: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the arguments by name."""
+        """Return the arguments by name."""
         return asdict(self)
 
 

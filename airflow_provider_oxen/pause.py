@@ -17,7 +17,7 @@ class Pause:
     """
     Whether requests may be sent to a hub. All instants are seconds on one steady clock.
 
-    :param began_at: when the last 429 arrived that was not the answer to a request sent before the pause.
+    :param began_at: when the last 429 arrived that was not the response to a request sent before the pause.
     :param until: when requests may be sent again.
     :param limits_in_a_row: how many 429 came one after the other, with no other response between.
     """
@@ -27,7 +27,7 @@ class Pause:
     limits_in_a_row: int = 0
 
     def seconds_left(self, now: float) -> float:
-        """Give how long no request may be sent, in seconds; 0.0 where one may be sent now."""
+        """Say how long no request may be sent, in seconds; 0.0 where one may be sent now."""
         return max(self.until - now, 0.0)
 
     def after_limit(self, *, asked_for: float | None, sent_at: float, now: float) -> Pause:

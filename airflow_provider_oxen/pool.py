@@ -11,13 +11,13 @@ How this works
    and the last to leave closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of
    waits. Changed settings (a new key, another host) make a new client.
 3. Requests beyond ``max_connections`` wait in a queue, first come, first served. The time limit of a request begins
-   with its turn, so that many waits make polls late and not failures. Only where the hub has answered no request for as
+   with its turn, so that many waits make polls late and not failures. Only where the hub has responded to no request for as
    long as one may take, those that were queued all that time fail: a hub that hangs must not hold them past their
    deadlines.
-4. When the hub answers 429, the client sends nothing until the pause is over (see ``pause``): requests end at once in
+4. When the hub responds with 429, the client sends nothing until the pause is over (see ``pause``): requests end at once in
    an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
    come back together.
-5. When the hub answers 401, the client sends nothing any more, and the connection is looked up again, once for all its
+5. When the hub responds with 401, the client sends nothing any more, and the connection is looked up again, once for all its
    waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that begins
    later makes a new client, and asks.
 
@@ -105,7 +105,7 @@ class SharedConnection:
 
     async def client(self, joined_at: float) -> SharedClient:
         """
-        Give the client of the connection's present settings.
+        Return the client of the connection's present settings.
 
         :param joined_at: when the wait began, on the steady clock. It gets no client that was refused before.
         :raises OxenError: the connection cannot be looked up, or its settings cannot be used.
@@ -283,14 +283,14 @@ class SharedClient:
         silent_for = now - max(queued_at, self._last_response_at_monotonic)
         if silent_for >= self.config.timeout_seconds:
             raise OxenUnreachableError(
-                f"not sent: waited {silent_for:.0f} s for a free connection, while the hub answered no request "
+                f"not sent: waited {silent_for:.0f} s for a free connection, while the hub responded to none "
                 f"({self.config.base_url})",
                 request=str(call),
             )
         pause = self._pause.seconds_left(now)
         if pause > 0:
             raise OxenRateLimitError(
-                f"not sent: the hub answered 429 and asked for a pause, of which {pause:.1f} s are left",
+                f"not sent: the hub responded with 429 and asked for a pause, of which {pause:.1f} s are left",
                 request=str(call),
                 retry_after_seconds=pause,
             )

@@ -37,6 +37,7 @@ __all__ = [
     "GOOD_ENVELOPES",
     "MAX_BODY_BYTES",
     "MAX_RETRY_AFTER_SECONDS",
+    "UNKNOWN_EFFECT",
     "Call",
     "ContractError",
     "Response",
@@ -46,6 +47,8 @@ __all__ = [
     "parse_response",
 ]
 
+#: How an :class:`OxenUnknownEffectError` begins. Then follows what went wrong.
+UNKNOWN_EFFECT = "sent once, and whether it took effect is not known: "
 #: An evaluation is a few kilobytes (its prompt included). More than this is no response of the hub's API.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 #: Longest pause a hub may ask for: a mistake in its header must not stop a wait for days.
@@ -148,7 +151,7 @@ def parse_response(config: ClientConfig, call: Call[T], response: Response, *, n
 def as_unknown_effect(error: OxenRequestError) -> OxenUnknownEffectError:
     """Make the error of a call that was sent, must not be repeated, and whose response cannot be used."""
     return OxenUnknownEffectError(
-        f"sent once, and whether it took effect is not known: {error.problem}",
+        f"{UNKNOWN_EFFECT}{error.problem}",
         request=error.request,
         status_code=error.status_code,
         request_id=error.request_id,
@@ -173,7 +176,7 @@ class _ErrorResponse:
         envelope_status = self._envelope.get("status")
         if envelope_status not in GOOD_ENVELOPES:
             shown = self._show(str(envelope_status))
-            message = f"the hub answered {self._response.status_code}, but its status is {shown!r}"
+            message = f"status code {self._response.status_code}, but the envelope's status is {shown!r}"
             return self._error(OxenServerError, message)
         return self._error(OxenInvalidResponseError, self._show(str(problem)))
 

@@ -2,7 +2,7 @@
 What the end of a wait means for the task: the one table from outcomes to task states.
 
 The tables in the documentation are compared with it. What may be retried has an exception class for each cause, so that
-a retry policy can tell the causes apart.
+a retry policy can treat each in its own way.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ How this works
 1. All waits of a client for the same evaluation poll it through one :class:`SharedEvaluation`.
 2. Who polls says how old a result may be. A wait takes one that is at most half as old as the sleep it comes from, and
    counts its next sleep from the result's time. So what it knows is never older than that sleep, as if it were alone,
-   and the hub is asked at most twice as often as by the wait that sleeps least: as much as two waits cost.
+   and the hub is polled at most twice as often as by the wait that sleeps least: as much as two waits cost.
 3. A request under way is joined. Its failure is that of all who joined it. Where the wait that sends it is cancelled,
-   one of the others sends it anew.
+   one of the others sends it again.
 4. Where one wait sees that the evaluation has ended, all that sleep are woken.
 5. Sleeps end on common ticks (:class:`Ticks`): what is due in the same twentieth of a second is done together. Where
    many wait, that takes about a third off the CPU time of a poll, most of which is waking up.
@@ -73,7 +73,7 @@ class SharedEvaluation:
 
     async def poll(self, max_age: float) -> Polled:
         """
-        Give the result there is, or join the request that is under way, or ask.
+        Return the result there is, or join the request that is under way, or send one.
 
         :param max_age: how old a result may be, in seconds; the one that the evaluation has ended may be older.
         :raises OxenAuthenticationError: the hub refused the key. Any other failure is part of the result.
@@ -97,12 +97,12 @@ class SharedEvaluation:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, at most until the evaluation is seen to have ended."""
-        alarm = self._ticks.after(seconds)
-        self._asleep.add(alarm)
+        wake_up = self._ticks.after(seconds)
+        self._asleep.add(wake_up)
         try:
-            await alarm
+            await wake_up
         finally:
-            self._asleep.remove(alarm)
+            self._asleep.remove(wake_up)
 
     def leave(self) -> None:
         """End one wait's share."""
@@ -126,9 +126,9 @@ class SharedEvaluation:
         # A refusal is kept for no later wait: a person may have acted since.
         self._last = polled if isinstance(polled.result, (Evaluation, OxenTransientError)) else None
         if _has_ended(polled):
-            for alarm in self._asleep:
-                if not alarm.done():
-                    alarm.set_result(None)
+            for wake_up in self._asleep:
+                if not wake_up.done():
+                    wake_up.set_result(None)
         return polled
 
 
@@ -142,17 +142,17 @@ class Ticks:
         return len(self._due)
 
     def after(self, seconds: float) -> asyncio.Future[None]:
-        """Give a future that is done after at least so many seconds."""
+        """Return a future that is done after at least so many seconds."""
         loop = asyncio.get_running_loop()
         tick = _TICK_SECONDS if seconds >= _SHORT_SECONDS else _SHORT_TICK_SECONDS
         at = math.ceil((loop.time() + seconds) / tick) * tick
-        alarm: asyncio.Future[None] = loop.create_future()
+        wake_up: asyncio.Future[None] = loop.create_future()
         due = self._due.get(at)
         if due is None:
-            self._due[at] = (loop.call_at(at, self._ring, at), [alarm])
+            self._due[at] = (loop.call_at(at, self._wake, at), [wake_up])
         else:
-            due[1].append(alarm)
-        return alarm
+            due[1].append(wake_up)
+        return wake_up
 
     def cancel(self) -> None:
         """Stop all timers. Call it when no wait sleeps any more."""
@@ -160,10 +160,10 @@ class Ticks:
             timer.cancel()
         self._due.clear()
 
-    def _ring(self, at: float) -> None:
-        for alarm in self._due.pop(at)[1]:
-            if not alarm.done():
-                alarm.set_result(None)
+    def _wake(self, at: float) -> None:
+        for wake_up in self._due.pop(at)[1]:
+            if not wake_up.done():
+                wake_up.set_result(None)
 
 
 def _has_ended(polled: Polled) -> bool:

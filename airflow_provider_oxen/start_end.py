@@ -10,7 +10,7 @@ How this works
    hang, and with a listener the DAG file is not imported. So a task starts and ends there only if that is known to
    work. Otherwise a worker does it as always, and a warning gives the reason.
 3. :func:`plan` decides both while the DAG file is parsed. ``triggerer_templates`` decides about a template.
-4. Later lines of the file may still change the answer for the end: a task is expanded over the result, say. So
+4. Later lines of the file may still change the decision about the end: a task is expanded over the result, say. So
    :func:`may_end_in_triggerer` decides again when the end is near.
 5. The deadline of a wait that no worker started is not in its arguments, because they are made when the DAG file is
    parsed. :func:`find_deadline` computes it in the triggerer.
@@ -133,7 +133,7 @@ def may_end_in_triggerer(task: version_compat.Task, log: Logger) -> bool:
 
 def update_start(planned: StartTriggerArgs, **settings: Any) -> StartTriggerArgs:
     """
-    Give what the scheduler makes the trigger from, with the settings that the task has now.
+    Return what the scheduler makes the trigger from, with the settings that the task has now.
 
     :param settings: arguments of the trigger; durations in seconds or as ``timedelta``.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.links.addresses import evaluation_url, repository_url
+from airflow_provider_oxen.protocol import UNKNOWN_EFFECT
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.start_decision import Record, RefuseReason
 
@@ -47,7 +48,7 @@ def describe_unknown_start(
     namespace: str, repo_name: str, record: Record | None, cause: str | None, *, has_store: bool, hub: str | None
 ) -> str:
     """
-    Say that an evaluation may have been started, and how a person goes on.
+    Say that an evaluation may have been started, and what a person does next.
 
     :param cause: what went wrong, where this attempt knows; None where it was an earlier one.
     """
@@ -55,11 +56,12 @@ def describe_unknown_start(
     if cause is None:
         happened = f"{_describe_attempt(record)} asked for one{name} and ended before the hub's response was stored"
     else:
-        happened = f"this attempt asked for one{name}, and no usable response came: {one_line(cause).rstrip('. ')}"
+        cause = one_line(cause.removeprefix(UNKNOWN_EFFECT)).rstrip(". ")  # which this message says already
+        happened = f"this attempt asked for one{name}, and no usable response came: {cause}"
     return (
         f"Not known whether an evaluation was started: {happened}. None is started again, because each costs money. "
         f"Look for it in {namespace}/{repo_name} on the hub{_see(repository_url(namespace, repo_name, hub))}, now and "
-        f"again some minutes after that attempt ended. {_how_to_go_on(has_store=has_store, record=record)}"
+        f"again some minutes after that attempt ended. {_what_to_do_next(has_store=has_store, record=record)}"
     )
 
 
@@ -76,7 +78,7 @@ def describe_refusal(
                 f"{airflow} keeps nothing from one attempt of this task to the next. None is started again, because "
                 f"each costs money. Look for it in {namespace}/{repo_name} on the hub"
                 f"{_see(repository_url(namespace, repo_name, hub))}. "
-                f"{_how_to_go_on(has_store=False, record=None)}"
+                f"{_what_to_do_next(has_store=False, record=None)}"
             )
         case RefuseReason.NOT_FOUND:
             evaluation_id = record.evaluation_id if record is not None else None
@@ -111,10 +113,10 @@ def describe_killed_while_starting(namespace: str, repo_name: str, name: str, hu
     )
 
 
-def _how_to_go_on(*, has_store: bool, record: Record | None) -> str:
+def _what_to_do_next(*, has_store: bool, record: Record | None) -> str:
     if not has_store:
         return "To start a new one, clear the task."
-    # Without Airflow's number in the record, a clear cannot be told from a retry.
+    # Without Airflow's number in the record, a clear looks like a retry.
     delete = "" if record is not None and record.max_tries is not None else "delete that entry, then "
     return (
         f"To wait for it, set {RECORD_KEY!r} in this task's state (tab Task State Store) to "

@@ -225,7 +225,7 @@ def _status_code(error: Exception) -> int | None:
     """
     Find the status code with which Airflow's API server refused.
 
-    Source: Airflow 3.3.2's supervisor answers a failed request with an ``ErrorResponse``, which the SDK raises as an
+    Source: Airflow 3.3.2's supervisor responds to a failed request with an ``ErrorResponse``, which the SDK raises as an
     ``AirflowRuntimeError`` whose ``error.detail`` has ``status_code``.
     """
     detail = getattr(getattr(error, "error", None), "detail", None)

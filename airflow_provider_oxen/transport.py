@@ -175,7 +175,7 @@ def send(
 
 def _within(seconds: float, exchange: Callable[[], Response], once: SentOnce | None) -> Response:
     """
-    Bound an exchange's whole time, which requests does not: its timeout counts anew with every byte that arrives.
+    Bound an exchange's whole time, which requests does not: its timeout starts again with every byte that arrives.
 
     It runs on a thread of its own. One that is late is left behind, also where this thread is interrupted, as Airflow
     does with a signal when a task's ``execution_timeout`` has passed. It ends with what it reads, or with the process.

@@ -97,7 +97,7 @@ class Wait:
     :param missing_connection_is_outage: whether an Airflow connection that is not found may be found a moment later.
     :param exists: whether the evaluation is known to exist, although this wait may not have seen it.
     :param assumes_pace: whether a first poll may take the pace from the evaluation's own times. For a wait that begins
-        anew at each poll.
+        again at each poll.
     :param evaluation: as last seen.
     :param history: what the polls have shown of its pace; None before the first.
     :param unknown_statuses: those seen so far that the contract does not know.

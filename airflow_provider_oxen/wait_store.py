@@ -42,7 +42,7 @@ class WaitStore:
         self._attempt = attempt
 
     def read(self, wait: Wait, log: Any) -> Wait:
-        """Go on where the attempt's last process was; where that is not known, begin anew."""
+        """Go on where the attempt's last process was; where that is not known, begin again."""
         try:
             memory = self._accessor.get(WAIT_KEY)
             if not isinstance(memory, dict) or memory.get("attempt") != self._attempt:

@@ -301,7 +301,7 @@ def _of_shipped(*, traces_each: int, seed: int = 1) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Compare, print the tables, and give the same as plain numbers."""
+    """Compare, print the tables, and return the same as plain numbers."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--traces", type=int, default=20, help="traces of one family and length")
     parser.add_argument("--short", action="store_true", help="only see that it runs: two traces")

@@ -98,7 +98,7 @@ def _through(points: list[tuple[float, float]]) -> Curve:
 
 
 def _shares(draw: random.Random, count: int, spread: float) -> list[float]:
-    """Cut 1 into so many parts, the longest about ``exp(2 * spread)`` times the middle one; give the running sum."""
+    """Cut 1 into so many parts, the longest about ``exp(2 * spread)`` times the middle one; return the running sum."""
     parts = [draw.lognormvariate(0.0, spread) for _ in range(count)]
     return [0.0, *accumulate(part / sum(parts) for part in parts)]
 

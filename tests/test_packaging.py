@@ -199,7 +199,7 @@ def test_map_has_the_floors_of_the_contract() -> None:
 
 
 def _import_after_airflow_sdk() -> tuple[float, list[str]]:
-    """Import the sensor as the DAG processor does; give the milliseconds of CPU it took and the modules it added."""
+    """Import the sensor as the DAG processor does; return the milliseconds of CPU it took and the modules it added."""
     # Modules are compiled, as installed ones are.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     program = (
@@ -334,7 +334,7 @@ class Clean:
         )  # fmt: skip
 
     def run(self, *arguments: str) -> str:
-        """Run a Python program outside the checkout; give what it printed."""
+        """Run a Python program outside the checkout; return what it printed."""
         done = subprocess.run(
             [self.python, *arguments], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
         )
@@ -402,7 +402,7 @@ def test_examples_parse_with_the_installed_wheel(clean: Clean) -> None:
 
 @pytest.mark.timeout(300)
 def test_local_hub_runs_from_the_installed_wheel(clean: Clean) -> None:
-    """``python -m airflow_provider_oxen.testing`` explains itself; its hub answers the hook."""
+    """``python -m airflow_provider_oxen.testing`` explains itself; its hub responds to the hook."""
     program = (
         "import os; from airflow_provider_oxen.testing import LocalHub\n"
         "from airflow_provider_oxen.hooks.oxen import OxenHook\n"

@@ -56,7 +56,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     :param model: the model, sent as ``model_id``. (templated)
     :param prompt: what to ask about each row. ``{column}`` stands for the row's value in that column and is filled in
         by the hub; ``{{ … }}`` is Jinja and is rendered by Airflow. (templated)
-    :param target_column: the column that receives the answers. (templated)
+    :param target_column: the column that receives the model's output. (templated)
     :param input_type: ``text``, ``image`` or ``video``. (templated)
     :param output_type: ``text``, ``image``, ``video`` or ``embeddings``. (templated)
     :param name: the evaluation's name on the hub. None: DAG, task, run, map index and attempt, by which a person finds
@@ -299,7 +299,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             from airflow_provider_oxen.conditions import check_conditions
 
             check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
-        # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
+        # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
         if version_compat.is_made_from_mapped(self):
             return
         for warning in find_unknown_types(self._check_known(vars(self))):

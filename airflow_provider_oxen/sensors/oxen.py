@@ -170,7 +170,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
                 from airflow_provider_oxen.conditions import check_conditions
 
                 check_conditions(conditions, end_from_trigger=end_from_trigger)
-            # A mapped task is made anew on its worker, with rendered values: those are checked when it runs.
+            # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
                 self._check_known(vars(self))
         self._apply_execution_timeout_if_mapped()

@@ -185,7 +185,7 @@ class LocalHub:
 
     def add_evaluation(self, evaluation_id: str | None = None, **scenario: Any) -> str:
         """
-        Add an evaluation, or begin an evaluation anew with another scenario.
+        Add an evaluation, or begin an evaluation again with another scenario.
 
         :param evaluation_id: its id; None: a new UUID.
         :param scenario: the arguments of :class:`Scenario`.
@@ -294,7 +294,7 @@ class LocalHub:
         return handle
 
     def _record(self, request: HubRequest) -> str:
-        """Add a request to the list, and give its response an id."""
+        """Add a request to the list, and return the id of its response."""
         self.requests.append(request)
         return f"local-{len(self.requests)}"
 

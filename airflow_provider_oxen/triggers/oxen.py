@@ -105,7 +105,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         return {name: value for name, value in self._last_seen.to_dict().items() if value is not None}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and the arguments, all plain JSON."""
+        """Return the class path and the arguments, all plain JSON."""
         return (
             "airflow_provider_oxen.triggers.oxen.OxenEvaluationTrigger",
             {argument.name: getattr(self, argument.name) for argument in fields(TriggerArguments)},
@@ -113,7 +113,7 @@ class OxenEvaluationTrigger(BaseTrigger):
 
     def get_template_env(self, dag: Any = None) -> Any:
         """
-        Give what renders the templates: as on a worker, a variable that is missing is an error.
+        Return what renders the templates: as on a worker, a variable that is missing is an error.
 
         Source: Airflow 3.3.2's triggerer renders it as nothing, and the wait would be for another evaluation.
         """
@@ -177,7 +177,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         try:
             if await version_compat.is_still_deferred(ti):
                 return
-        except Exception as error:  # noqa: BLE001  # without the answer, nothing true can be said
+        except Exception as error:  # noqa: BLE001  # without the response, nothing true can be said
             self.log.debug("The state of the task is not known: %r", error)
             return
         ref = EvaluationRef(self.namespace, self.repo_name, self.evaluation_id)

@@ -23,13 +23,13 @@ README_LIMIT = 150
 
 
 def prose(page: Path) -> str:
-    """Give a page without its code."""
+    """Return a page without its code."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"`[^`\n]*`", "code", text)
 
 
 def anchors(page: Path) -> set[str]:
-    """Give the anchors that GitHub and MyST make from a page's headings."""
+    """Return the anchors that GitHub and MyST make from a page's headings."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -26,7 +26,7 @@ README_WORDS = {
 
 
 def section(page: Path, heading: str) -> str:
-    """Give the text under a heading, up to the next one of the same level or above."""
+    """Return the text under a heading, up to the next one of the same level or above."""
     match = re.search(
         rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -35,7 +35,7 @@ def section(page: Path, heading: str) -> str:
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Give the tables of a text: the cells of each line, the head first."""
+    """Return the tables of a text: the cells of each line, the head first."""
     found = []
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         head, _, *body = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines())
@@ -44,7 +44,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def rows(text: str) -> list[dict[str, str]]:
-    """Give the rows of every table whose first column is an outcome, by the words of its head."""
+    """Return the rows of every table whose first column is an outcome, by the words of its head."""
     found = []
     for head, *body in tables(text):
         found += [dict(zip(head, cells, strict=True)) | {"outcome": cells[0]} for cells in body if outcomes(cells[0])]
@@ -59,7 +59,7 @@ def outcomes(cell: str) -> list[OutcomeReason]:
 
 
 def column(row: dict[str, str], name: str) -> str:
-    """Give a cell by a word of its column's head."""
+    """Return a cell by a word of its column's head."""
     (key,) = (key for key in row if name in key.replace("`", "").lower())
     return row[key]
 

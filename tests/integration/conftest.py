@@ -36,7 +36,7 @@ def _no_blocking_calls(_airflow_warmed_up: None) -> Iterator[None]:
 
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch, oxen_hub: LocalHub) -> Callable[..., None]:
-    """Give the connection ``oxen_default`` other fields than those the local hub needs; a None leaves one out."""
+    """Change fields of the connection ``oxen_default``, which has those the local hub needs; a None leaves one out."""
 
     def set_fields(**fields: object) -> None:
         named = {"conn_type": "oxen", "host": oxen_hub.url, "password": oxen_hub.api_key, **fields}

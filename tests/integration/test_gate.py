@@ -57,7 +57,7 @@ def fail(evaluation: Any) -> bool:
 
 
 def arrange(hub: LocalHub, way: str, reason: OutcomeReason) -> tuple[str, dict[str, Any]]:
-    """Add an evaluation, and give the arguments of a gate whose wait for it ends for a reason."""
+    """Add an evaluation, and return the arguments of a gate whose wait for it ends for a reason."""
     at_once = way == "first poll"
     seconds, first = (0.0, 1) if at_once else (0.15, 3)
     settings = {"poke_interval": 0.02, "max_wait": 0.03}
@@ -113,8 +113,8 @@ MESSAGES = {
     OutcomeReason.TIMEOUT: "Timed out: ",
     OutcomeReason.REFUSED: "Cannot wait: 400",
     OutcomeReason.NOT_THE_HUB: "Cannot wait: 404, but not from the hub: ",
-    OutcomeReason.UNREACHABLE: "Hub out of reach for longer than retry_window: 503",
-    OutcomeReason.LOST: "Wait ended without a result, the gate stays closed: ",
+    OutcomeReason.UNREACHABLE: "Hub out of reach: 503",
+    OutcomeReason.LOST: "No result: ",
 }
 
 

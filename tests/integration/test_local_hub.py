@@ -240,7 +240,7 @@ def test_time_begins_with_the_first_request(hub: LocalHub) -> None:
     assert hub.status_of(evaluation_id)["status"] == "queued"
 
 
-def test_added_again_an_evaluation_begins_anew(hub: LocalHub) -> None:
+def test_evaluation_that_is_added_again_begins_again(hub: LocalHub) -> None:
     """Another scenario for the same id starts its time, its count of requests and its faults from the beginning."""
     fault = Fault(Respond(503), count=1)
     hub.add_evaluation("x", seconds=0, faults=(fault,))

@@ -683,7 +683,7 @@ def test_event_that_says_nothing_is_a_lost_wait(
 
     run = run_operator("deferred", ti, store, event=event)
 
-    assert str(run.raised).startswith("Wait ended without a result, the gate stays closed: ")
+    assert str(run.raised).startswith("No result: ")
     assert f"evaluation {oxen_hub.started[0].id} of ox/customer-intents" in str(run.raised)
     assert store is None or store.record["evaluation_id"] == oxen_hub.started[0].id
 
@@ -949,7 +949,7 @@ def test_key_is_shown_nowhere(
 def test_failures_to_start_are_airflow_exceptions(
     oxen_hub: LocalHub, ti: StartingTaskInstance, way: str, set_connection: Callable[..., None]
 ) -> None:
-    """A retry policy can tell a start that may be retried from one that may not."""
+    """For a retry policy, a start that may be retried has another class than one that may not."""
     set_connection(extra={"timeout": 0.3})
     oxen_hub.start_faults = [Fault(Delay(1.0))]
     assert type(run_operator(way, ti, None).raised) is AirflowFailException

@@ -140,7 +140,7 @@ async def test_requests_queue_without_running_out_of_time(
 async def test_hub_that_hangs_keeps_no_request_in_the_queue(
     oxen_hub: LocalHub, set_connection: Callable[..., None]
 ) -> None:
-    """Requests that were queued as long as one may take, while the hub answered none, fail without being sent."""
+    """Requests that were queued as long as one may take, while the hub responded to none, fail without being sent."""
     set_connection(extra={"max_connections": 1, "timeout": 0.5})
     refs = [EvaluationRef("ox", "r", oxen_hub.add_evaluation(faults=(Fault(Delay(50)),))) for _ in range(8)]
 
@@ -149,7 +149,7 @@ async def test_hub_that_hangs_keeps_no_request_in_the_queue(
         results = await asyncio.gather(*calls, return_exceptions=True)
 
     assert [type(result) for result in results] == [OxenUnreachableError] * 8
-    assert sum("while the hub answered no request" in str(result) for result in results) >= 6
+    assert sum("while the hub responded to none" in str(result) for result in results) >= 6
     assert len(oxen_hub.requests) <= 2
 
 
@@ -284,7 +284,7 @@ async def test_rate_limit_pauses_all_that_share(oxen_hub: LocalHub) -> None:
 
     assert first.value.retry_after_seconds == pytest.approx(30)
     assert 29 < second.value.retry_after_seconds <= 30
-    assert str(second.value).startswith("not sent: the hub answered 429 and asked for a pause")
+    assert str(second.value).startswith("not sent: the hub responded with 429 and asked for a pause")
     assert len(oxen_hub.requests) == 1
 
 

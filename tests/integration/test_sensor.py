@@ -119,7 +119,7 @@ def test_timeout_says_what_was_last_seen(oxen_hub: LocalHub, way: str) -> None:
     assert result.failure == (
         AirflowSensorTimeout,
         (
-            "Timed out: not ended by then, the task's deadline, last seen queued, 0 of 1,000 rows (0.0 %), "
+            "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; not ended by then, the task's deadline, "
             f"evaluation slow of ox/customer-intents, hub {oxen_hub.url}"
         ),
     )

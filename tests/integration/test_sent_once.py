@@ -158,7 +158,7 @@ def _config(url: str, **extra: object) -> ClientConfig:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
-    """Give the TLS settings of a server whose CA is in the file ``ca.pem``."""
+    """Return the TLS settings of a server whose CA is in the file ``ca.pem``."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -447,7 +447,7 @@ def test_missing_ca_file_is_not_sent(tmp_path: Path, tls: ssl.SSLContext) -> Non
 
 @contextlib.contextmanager
 def _full_backlog() -> Iterator[tuple[str, list[bytes]]]:
-    """Run a server whose queue of connections is full until the test ends its body; give what it then receives."""
+    """Run a server whose queue of connections is full until the test ends its body; return what it then receives."""
     received: list[bytes] = []
 
     def drain(listener: socket.socket) -> None:
@@ -488,7 +488,7 @@ def test_connect_timeout_is_not_sent(ask: Ask) -> None:
 
 @pytest.fixture
 def slow_dns(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Let each look-up of a name take long, which no timeout of a socket bounds; give what is set when one is done."""
+    """Let each look-up of a name take long, which no timeout of a socket bounds; return what is set when one is done."""
     resolve, done = socket.getaddrinfo, threading.Event()
 
     def slow(*args: Any, **named: Any) -> Any:
@@ -531,7 +531,7 @@ class _TaskTimeoutError(BaseException):
 
 
 @contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _timer_of_airflow(seconds: float) -> Iterator[None]:
     def handle(*_: object) -> None:
         raise _TaskTimeoutError
 
@@ -548,7 +548,7 @@ def test_signal_while_connecting_sends_nothing_later(slow_dns: threading.Event) 
     """A thread that waits and is interrupted leaves nothing behind that sends the call."""
     with Server(_respond(200)) as server:
         config = _config(server.url.replace("127.0.0.1", "localhost"))
-        with pytest.raises(_TaskTimeoutError), _alarm(0.3):
+        with pytest.raises(_TaskTimeoutError), _timer_of_airflow(0.3):
             _ask_with_requests(config, POST)
 
         _assert_nothing_comes_later(server, slow_dns)
@@ -557,7 +557,7 @@ def test_signal_while_connecting_sends_nothing_later(slow_dns: threading.Event) 
 def test_signal_after_sending_passes_through() -> None:
     """A call that was interrupted after it was sent raises what interrupted it, and is not sent again."""
     with Server(lambda _: time.sleep(1)) as server:
-        with pytest.raises(_TaskTimeoutError), _alarm(0.4):
+        with pytest.raises(_TaskTimeoutError), _timer_of_airflow(0.4):
             _ask_with_requests(_config(server.url), POST)
         time.sleep(0.9)
 

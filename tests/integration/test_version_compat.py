@@ -56,7 +56,7 @@ def test_version_is_that_of_the_package() -> None:
 
 
 def test_differences_follow_the_version() -> None:
-    """Each question about a version is answered for the Airflow that runs."""
+    """Each question about a version has the right value for the Airflow that runs."""
     major, minor = (int(part) for part in version_compat.airflow_version().split(".")[:2])
 
     assert version_compat.can_start_and_end_in_triggerer() is ((major, minor) >= (3, 3))
@@ -65,7 +65,7 @@ def test_differences_follow_the_version() -> None:
 
 
 def test_operator_of_one_map_index_is_known_while_it_is_made() -> None:
-    """A worker makes the operator of a map index anew, and its ``__init__`` can tell."""
+    """A worker makes the operator of a map index again, and its ``__init__`` can see that."""
     with DAG("d", schedule=None):
         plain = Task(task_id="plain")
         mapped = Task.partial(task_id="mapped").expand(x=[1, 2])

@@ -21,7 +21,7 @@ ADDRESSES = {
 
 def addresses_of(hub: LocalHub, evaluation_id: str, *, closed: bool = True) -> dict[str, str]:
     """
-    Give the addresses of an evaluation's links.
+    Return the addresses of an evaluation's links.
 
     :param closed: with its results at the commit that holds them, where there is one by now.
     """

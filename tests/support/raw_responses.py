@@ -86,7 +86,7 @@ def make_config(url: str, **extra: object) -> ClientConfig:
 
 
 def ask_with_requests(config: ClientConfig, calls: Sequence[Call[Any]] = (GET,)) -> Any:
-    """Send calls one after the other on one session; give the last result, or the first error."""
+    """Send calls one after the other on one session; return the last result, or the first error."""
     with sync_session(config) as session:
         for call in calls:
             result = parse_response(config, call, send(session, config, call), now=datetime.now(timezone.utc))
@@ -111,7 +111,7 @@ TRANSPORTS = {"requests": ask_with_requests, "aiohttp": ask_with_aiohttp}
 
 
 def outcome(transport: str, config: ClientConfig, calls: Sequence[Call[Any]] = (GET,)) -> Any:
-    """Give the result, or the class of the error."""
+    """Return the result, or the class of the error."""
     try:
         return TRANSPORTS[transport](config, calls)
     except OxenError as error:

@@ -147,7 +147,7 @@ def run_task(
 def _start(
     evaluation_id: str, arguments: dict[str, Any], context: dict[str, Any], result: Result, *, take_over: bool
 ) -> tuple[str | None, dict[str, Any]]:
-    """Run the task until it ends, or its trigger has: then give the method to take it up with, and its arguments."""
+    """Run the task until it ends, or its trigger has: then return the method to take it up with, and its arguments."""
     while True:
         result.sensor = sensor = make_gate(evaluation_id, **arguments)
         result.processes += 1

@@ -82,7 +82,7 @@ def cluster(postgres: Any, hub: LocalHub, tmp_path_factory: pytest.TempPathFacto
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, limit_seconds: float = 120.0) -> float:
-    """Wait until something holds, and give the seconds that took."""
+    """Wait until something holds, and return the seconds that took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < limit_seconds, f"not within {limit_seconds:g} s: {what}"

@@ -139,7 +139,7 @@ def produced(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, str]:
 
 def _consumer_has_run(airflow: AirflowStandalone) -> str:
     """
-    Wait until the run that the asset's event started has succeeded, and give its id.
+    Wait until the run that the asset's event started has succeeded, and return its id.
 
     Airflow 3.3.2 cannot show an event whose run was created and has not started: its response is a 500.
     """

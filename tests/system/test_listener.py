@@ -69,7 +69,7 @@ class Listening:
     events: Path
 
     def last_event(self, dag_id: str, evaluation_id: str) -> dict[str, Any]:
-        """Give OpenLineage's last event of the gate of a run: it is written a moment after the task has ended."""
+        """Return OpenLineage's last event of the gate of a run: it is written a moment after the task has ended."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             lines = self.events.read_text().splitlines() if self.events.exists() else []

@@ -166,7 +166,7 @@ def test_each_retry_begins_in_the_triggerer(lab: Lab) -> None:
     assert lab.worker_logs("unreachable", run_id) == 2
     for try_number in (1, 2):
         log = lab.gate_log("unreachable", run_id, try_number)
-        assert "Hub out of reach for longer than retry_window: " in log
+        assert "Hub out of reach: " in log
         assert "this worker is free" not in log
 
 
@@ -278,7 +278,7 @@ def test_deadline_survives_the_triggerer(lab: Lab) -> None:
 
 
 def _triggerer_jobs(airflow: AirflowStandalone) -> list[int]:
-    """Give the ids of the triggerers that Airflow takes for alive."""
+    """Return the ids of the triggerers that Airflow takes for alive."""
     found = airflow.get("/jobs", job_type="TriggererJob", is_alive=True)
     return [job["id"] for job in found["jobs"]]
 

@@ -109,13 +109,13 @@ def logged_in(browser: Browser, airflow: AirflowStandalone, tmp_path_factory: py
 
 @pytest.fixture
 def seen_by_browser() -> list[str]:
-    """What Airflow answered to the browser, text by text."""
+    """What Airflow responded to the browser, text by text."""
     return []
 
 
 @pytest.fixture
 def context(browser: Browser, logged_in: Path, seen_by_browser: list[str]) -> Iterator[BrowserContext]:
-    """The browser of somebody who is logged in; it reaches nothing but this machine."""
+    """The browser of a user who is logged in; it reaches nothing but this machine."""
     context = browser.new_context(
         storage_state=logged_in,
         viewport=_VIEWPORT,

@@ -78,14 +78,14 @@ def test_config_error_without_a_connection_names_the_argument() -> None:
 @pytest.mark.parametrize("kind", REQUEST_ERRORS)
 def test_request_error_begins_with_the_problem(kind: type[OxenRequestError]) -> None:
     """A request's error says what happened, then the hub's words, then the request and its id in parentheses."""
-    assert str(_request_error(kind)) == "it broke. The hub says: busy. (GET /api/authorize, request id r-1)"
+    assert str(_request_error(kind)) == "it broke. The hub says: busy (GET /api/authorize, request id r-1)"
 
 
 def test_request_error_says_only_what_is_known() -> None:
     """Parts that are not known leave no trace in the message."""
     assert str(OxenRequestError("it broke.")) == "it broke."
-    assert str(OxenRequestError("it broke.", request="GET /x")) == "it broke. (GET /x)"
-    assert str(OxenRequestError("it broke.", request_id="r-1")) == "it broke. (request id r-1)"
+    assert str(OxenRequestError("it broke.", request="GET /x")) == "it broke (GET /x)"
+    assert str(OxenRequestError("it broke.", request_id="r-1")) == "it broke (request id r-1)"
     assert str(OxenRequestError("it broke.", hub_message="busy")) == "it broke. The hub says: busy."
 
 

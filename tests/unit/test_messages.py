@@ -68,7 +68,7 @@ def test_failed_poll_is_a_warning_with_the_next_poll() -> None:
 
     assert line == (
         logging.WARNING,
-        "Poll 1 failed (OxenServerError), next in 5 s: 503: busy. (GET /x, request id r-1).",
+        "Poll 1 failed (OxenServerError), next in 5 s: 503: busy (GET /x, request id r-1).",
     )
 
 
@@ -182,8 +182,8 @@ def test_trigger_that_reported_nothing_points_to_the_triggerer() -> None:
     )
 
     assert describe_outcome(outcome) == (
-        "Timed out: not ended by the task's deadline, last seen running, 5 of 90 rows (5.6 %); no triggerer reported: "
-        f"is one running?; last failure: 503, {WHICH}."
+        "Timed out: 5 of 90 rows (5.6 %), running, when last seen; not ended by the task's deadline; no triggerer "
+        f"reported: is one running?; last failure: 503, {WHICH}."
     )
 
 
@@ -231,33 +231,43 @@ def test_timeout() -> None:
     shown = _outcome("timeout", _seen("running", 700, 1_200), deadline=T0, at=T0, error="503: busy.")
 
     assert shown == (
-        "Timed out: not ended by 2026-11-01 10:00:00 UTC, the task's deadline, last seen running, 700 of 1,200 rows "
-        f"(58.3 %); last failure: 503: busy, {SEE}"
+        "Timed out: 700 of 1,200 rows (58.3 %), running, when last seen; not ended by 2026-11-01 10:00:00 UTC, the "
+        f"task's deadline; last failure: 503: busy, {SEE}"
     )
 
 
 @pytest.mark.parametrize("deadline", [1e300, 1e17, -1e12])
 def test_deadline_beyond_the_calendar_is_shown_without_a_date(deadline: float) -> None:
     """A deadline that no calendar has does not keep a timeout from being described."""
-    assert _outcome("timeout", deadline=deadline).startswith("Timed out: not ended by ")
+    assert _outcome("timeout", deadline=deadline).startswith("Timed out: the evaluation was never seen by ")
 
 
 def test_timeout_of_an_evaluation_never_seen() -> None:
     """A wait in which no poll succeeded says so."""
-    assert "the task's deadline, never seen; last failure: down, " in _outcome("timeout", deadline=T0, error="down")
+    assert _outcome("timeout", deadline=T0, error="down") == (
+        "Timed out: the evaluation was never seen by 2026-11-01 10:00:00 UTC, the task's deadline; last failure: down, "
+        + SEE
+    )
+
+
+def test_timeout_of_an_evaluation_whose_rows_are_not_known() -> None:
+    """Where the hub gives no rows, the status comes first."""
+    assert _outcome("timeout", _seen("queued"), deadline=T0).startswith(
+        "Timed out: queued when last seen; not ended by "
+    )
 
 
 def test_refused() -> None:
     """A refusal has the words of the error."""
-    assert _outcome("refused", error="401: the API key is not accepted. (GET /x)") == (
-        f"Cannot wait: 401: the API key is not accepted. (GET /x), {SEE}"
+    assert _outcome("refused", error="401: the API key is not accepted (GET /x)") == (
+        f"Cannot wait: 401: the API key is not accepted (GET /x), {SEE}"
     )
 
 
 def test_unreachable() -> None:
     """A hub out of reach is shown with the argument that ended the wait, the last failure and the last evaluation."""
     assert _outcome("unreachable", _seen("queued"), error="connection refused.") == (
-        f"Hub out of reach for longer than retry_window: connection refused; last seen queued, {SEE}"
+        f"Hub out of reach: connection refused; for longer than retry_window; last seen queued, {SEE}"
     )
 
 
@@ -277,9 +287,7 @@ def test_condition_failed() -> None:
 
 def test_lost() -> None:
     """A trigger that ended without a result says so, and that the gate stays closed."""
-    assert _outcome("lost", error="no event", hub=None) == (
-        f"Wait ended without a result, the gate stays closed: no event, {WHICH}."
-    )
+    assert _outcome("lost", error="no event", hub=None) == (f"No result: no event. The gate stays closed, {WHICH}.")
 
 
 # What matters comes first
@@ -293,7 +301,7 @@ def test_lost() -> None:
         ("cancelled", "model quota exceeded"),
         ("condition_not_met", "CAUSE"),
         ("condition_failed", "CAUSE"),
-        ("timeout", "not ended by 2026-11-01 10:00:00"),
+        ("timeout", "700 of 1,200 rows (58.3 %), running"),
         ("refused", "CAUSE"),
         ("unreachable", "CAUSE"),
         ("not_the_hub", "CAUSE"),

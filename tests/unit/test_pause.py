@@ -13,7 +13,7 @@ T0 = 1_000.0
 
 
 def _limited(*sent_at: float, asked_for: float | None = None, took: float = 0.1) -> Pause:
-    """Make the pause after requests that were sent at these times and were all answered with 429."""
+    """Make the pause after requests that were sent at these times and all got a 429."""
     pause = Pause()
     for at in sent_at:
         pause = pause.after_limit(asked_for=asked_for, sent_at=at, now=at + took)

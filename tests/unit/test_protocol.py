@@ -176,7 +176,7 @@ def test_envelope_with_another_status_carries_nothing(word: object) -> None:
     error = _error(body=GOOD | {"status": word, "status_message": "no database"})
 
     assert type(error) is OxenServerError
-    assert "answered 200, but its status is" in error.problem
+    assert "status code 200, but the envelope's status is" in error.problem
     assert error.hub_message == "no database"
 
 
@@ -516,7 +516,7 @@ def test_unknown_effect_keeps_what_is_known() -> None:
     error = OxenServerError("500: it broke.", request="POST /x", status_code=500, request_id="r-1", hub_message="sorry")
 
     assert str(as_unknown_effect(error)) == (
-        "sent once, and whether it took effect is not known: 500: it broke. The hub says: sorry. "
+        "sent once, and whether it took effect is not known: 500: it broke. The hub says: sorry "
         "(POST /x, request id r-1)"
     )
 

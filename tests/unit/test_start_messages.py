@@ -8,6 +8,8 @@ import re
 import pytest
 
 from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.exceptions import OxenServerError
+from airflow_provider_oxen.protocol import as_unknown_effect
 from airflow_provider_oxen.start_decision import Attempt, Phase, Record, RefuseReason, StartPolicy, TakeUp, decide
 from airflow_provider_oxen.start_messages import (
     RECORD_KEY,
@@ -84,15 +86,25 @@ def test_unknown_start_of_an_earlier_attempt() -> None:
 def test_unknown_start_of_this_attempt() -> None:
     """Where this attempt asked for one, its failure is the reason."""
     text = describe_unknown_start(
-        "ox", "customer-intents", STARTING, "500: the hub failed. (POST /api/…)", has_store=True, hub=OTHER
+        "ox", "customer-intents", STARTING, "500: the hub failed (POST /api/…)", has_store=True, hub=OTHER
     )
 
     assert text.startswith(
         "Not known whether an evaluation was started: this attempt asked for one (name 'd.t r try 1'), and no usable "
-        "response came: 500: the hub failed. (POST /api/…). None is started again, because each costs money. Look for "
+        "response came: 500: the hub failed (POST /api/…). None is started again, because each costs money. Look for "
         "it in ox/customer-intents on the hub, now"
     )
     assert text.endswith("clear the task.")
+
+
+def test_unknown_is_said_once() -> None:
+    """The error of a call that was sent once says that its effect is not known, which the message says already."""
+    error = as_unknown_effect(OxenServerError("500: the hub failed.", request="POST /x"))
+
+    text = describe_unknown_start("ox", "r", STARTING, str(error), has_store=True, hub=None)
+
+    assert "no usable response came: 500: the hub failed (POST /x). None is" in text
+    assert text.lower().count("not known") == 1
 
 
 def test_unknown_start_without_a_store() -> None:

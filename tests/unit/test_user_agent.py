@@ -13,7 +13,7 @@ OLDEST_CLIENT = (0, 36, 0)
 
 def _is_refused(user_agent: str) -> bool:
     """
-    Check whether the open-source Oxen server answers 426 Upgrade Required.
+    Check whether the open-source Oxen server responds with 426 Upgrade Required.
 
     Its rule: an agent with "oxen" in it, in any case, is an Oxen client, unless it has "Postman" in it. The second of
     the parts between slashes begins with the client's version. A version that is missing or too old is refused.

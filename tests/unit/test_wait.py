@@ -211,7 +211,7 @@ def test_without_a_retry_window_only_the_deadline_ends_an_outage() -> None:
 
 
 def test_success_ends_an_outage() -> None:
-    """A result in between starts the retry window and the backoff anew."""
+    """A result in between starts the retry window and the backoff again."""
     wait, step = _advance(_wait(), (0, OxenServerError("x")), (599, _seen()), (601, OxenServerError("x")))
 
     assert (wait.failures, wait.failing_since, step) == (1, T0 + 601, Sleep(5.0))
@@ -326,7 +326,7 @@ def test_rate_limit_does_not_end_an_outage() -> None:
 
 
 def test_rate_limit_does_not_count_towards_the_retry_window() -> None:
-    """A hub that answers 429 for an hour is not out of reach."""
+    """A hub that responds with 429 for an hour is not out of reach."""
     limited = OxenRateLimitError("429", retry_after_seconds=30.0)
     wait, step = _advance(_wait(), *[(after, limited) for after in range(0, 3_600, 100)])
 
@@ -473,7 +473,7 @@ def _from_event(event: object) -> Outcome:
 #: An event's own names of the evaluation that was waited for.
 NAMES = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": ID}
 #: What a task's templates give after the wait.
-OTHERWISE = EvaluationRef("rendered", "anew", "later")
+OTHERWISE = EvaluationRef("rendered", "again", "later")
 
 
 def test_event_is_plain_and_complete() -> None:
@@ -698,7 +698,7 @@ def test_memory_that_cannot_be_used_is_a_value_error(change: dict[str, Any], com
     assert isinstance(wait.advance(_seen(), now=T0 + 2, jitter=0.5)[1], (Sleep, Outcome))
 
 
-# A wait that begins anew at each poll
+# A wait that begins again at each poll
 
 
 def test_pace_is_taken_from_the_evaluations_own_times() -> None:
