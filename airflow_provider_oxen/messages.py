@@ -89,7 +89,8 @@ def describe_outcome(outcome: Outcome) -> str:
         case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
             text = f"Cannot wait: {_phrase(outcome.error)}{_and_last(evaluation)}"
         case OutcomeReason.UNREACHABLE:
-            text = f"Hub out of reach: {_phrase(outcome.error)}; for longer than retry_window; {_describe_last(evaluation)}"
+            why, last = _phrase(outcome.error), _describe_last(evaluation)
+            text = f"Hub out of reach: {why}; for longer than retry_window; {last}"
         case OutcomeReason.LOST:
             text = f"No result: {_sentence(_phrase(outcome.error))} The gate stays closed{_and_last(evaluation)}"
     return f"{text}, {one_line(str(outcome.ref))}{_describe_place(outcome)}"

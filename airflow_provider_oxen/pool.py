@@ -11,15 +11,15 @@ How this works
    and the last to leave closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of
    waits. Changed settings (a new key, another host) make a new client.
 3. Requests beyond ``max_connections`` wait in a queue, first come, first served. The time limit of a request begins
-   with its turn, so that many waits make polls late and not failures. Only where the hub has responded to no request for as
-   long as one may take, those that were queued all that time fail: a hub that hangs must not hold them past their
-   deadlines.
-4. When the hub responds with 429, the client sends nothing until the pause is over (see ``pause``): requests end at once in
-   an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
+   with its turn, so that many waits make polls late and not failures. Only where the hub has responded to no request
+   for as long as one may take, those that were queued all that time fail: a hub that hangs must not hold them past
+   their deadlines.
+4. When the hub responds 429, the client sends nothing until the pause is over (see ``pause``): requests end at once
+   in an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
    come back together.
-5. When the hub responds with 401, the client sends nothing any more, and the connection is looked up again, once for all its
-   waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that begins
-   later makes a new client, and asks.
+5. When the hub responds 401, the client sends nothing any more, and the connection is looked up again, once for all
+   its waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that
+   begins later makes a new client, and asks.
 
 This is the only module with state of its own, ``_connections``, because waits that know nothing of each other must find
 what they share. It holds nothing that outlives the last wait.

@@ -10,8 +10,8 @@ How this works
    have started one, and this cannot be found out; it refuses, or starts again where the user has allowed that.
 3. Without a store (Airflow before 3.3), nothing of a task survives a retry: only the first attempt starts.
 4. A retry and a clear by a person are different: a person may want a new evaluation. ``max_tries`` shows
-   which it was, since Airflow raises it at a clear and not at a retry. After a clear, the evaluation may have to be polled first
-   (:class:`Check`, then :func:`decide_after_check`).
+   which it was, since Airflow raises it at a clear and not at a retry. After a clear, the evaluation may have to be
+   polled first (:class:`Check`, then :func:`decide_after_check`).
 
 The rule that must not be broken: where it cannot be known whether an evaluation was started, none is started again
 unless the user has allowed just that.

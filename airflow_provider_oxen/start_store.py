@@ -225,8 +225,8 @@ def _status_code(error: Exception) -> int | None:
     """
     Find the status code with which Airflow's API server refused.
 
-    Source: Airflow 3.3.2's supervisor responds to a failed request with an ``ErrorResponse``, which the SDK raises as an
-    ``AirflowRuntimeError`` whose ``error.detail`` has ``status_code``.
+    Source: Airflow 3.3.2's supervisor responds to a failed request with an ``ErrorResponse``, which the SDK raises as
+    an ``AirflowRuntimeError`` whose ``error.detail`` has ``status_code``.
     """
     detail = getattr(getattr(error, "error", None), "detail", None)
     code = detail.get("status_code") if isinstance(detail, dict) else None

@@ -227,7 +227,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @contextlib.contextmanager
 def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a proxy over TLS that tunnels CONNECT, and responds to any other request itself; return the requests' heads."""
+    """Run a proxy over TLS that tunnels CONNECT, and responds to other requests itself; return the requests' heads."""
     heads: list[bytes] = []
 
     def pump(source: Any, target: Any) -> None:

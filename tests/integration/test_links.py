@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 def shown(sensor: OxenEvaluationSensor, ti: FakeTaskInstance) -> dict[str, str]:
-    """Return the links as Airflow shows them once the process has ended: Airflow 3 calls ``get_link``, Airflow 2 not."""
+    """Return the links as Airflow shows them once the process has ended: Airflow 3 calls ``get_link``."""
     if AIRFLOW_V_3_0_PLUS:
         return {link.xcom_key: link.get_link(sensor, ti_key=ti) for link in LINKS}
     return {link.xcom_key: ti.xcoms.get(link.xcom_key, "") for link in LINKS}

@@ -488,7 +488,7 @@ def test_connect_timeout_is_not_sent(ask: Ask) -> None:
 
 @pytest.fixture
 def slow_dns(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Let each look-up of a name take long, which no timeout of a socket bounds; return what is set when one is done."""
+    """Let each look-up of a name take long, which no timeout of a socket bounds; return what one sets at its end."""
     resolve, done = socket.getaddrinfo, threading.Event()
 
     def slow(*args: Any, **named: Any) -> Any:

@@ -456,7 +456,7 @@ def test_proxy_is_used(fetch: Fetch, oxen_hub: LocalHub) -> None:
 
 @contextlib.contextmanager
 def tunnel(*, status: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a proxy that responds to CONNECT with a status, and lets through what follows a 200; return its requests' heads."""
+    """Run a proxy that responds to CONNECT with a status, and lets through what follows a 200; return the heads."""
     heads: list[bytes] = []
 
     def pump(source: socket.socket, target: socket.socket) -> None:

@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "on_unknown_start": "fail",
     "on_clear": "resume",
     "counts": {"sample_count": None, "batch_size": None},
+    "waits": {},
 }
 
 
