@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,24 +11,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen.assets import convert_asset_to_openlineage, create_asset, sanitize_uri
 from airflow_provider_oxen.conditions import max_credits
+from tests.support.assets import URI, make_outlet_events
 from tests.support.tasks import FakeTaskInstance, add_evaluation, make_gate, run_task
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
-
-URI = "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
-
-
-def make_outlet_events(outlets: list[Any]) -> Any:
-    """Make what a task's context has for the events of its outlets."""
-    if AIRFLOW_V_3_0_PLUS:
-        from airflow.sdk.execution_time.context import OutletEventAccessors
-
-        return OutletEventAccessors()
-    from airflow.utils.context import OutletEventAccessors
-
-    assert outlets is not None
-    return OutletEventAccessors()
 
 
 @pytest.mark.parametrize(

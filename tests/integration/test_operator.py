@@ -27,7 +27,7 @@ from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnr
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.start import OxenStartFailedError
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario
-from tests.integration.test_assets import URI, make_outlet_events
+from tests.support.assets import URI, make_outlet_events
 from tests.support.links import NAMES
 from tests.support.public_hub import public_hub
 from tests.support.starts import (

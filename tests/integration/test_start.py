@@ -517,7 +517,7 @@ def test_refusal_is_final_and_leaves_no_record(oxen_hub: LocalHub, task: Task, c
     text = task.fail()
 
     assert text.startswith(f"Nothing was started: {problem}")
-    assert "The hub says: No, not so." in text
+    assert "The hub says: No, not so (POST " in text
     assert oxen_hub.api_key not in text
     assert len(oxen_hub.start_requests) == 1
     assert task.store is None or task.store.calls == ["get", "set starting", "delete"]

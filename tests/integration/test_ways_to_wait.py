@@ -169,10 +169,10 @@ def test_timeout_that_no_triggerer_reported_says_what_was_last_seen(hub: LocalHu
     """Where it has not ended, the message says how far it came, and asks whether a triggerer is running."""
     ti = FakeTaskInstance()
 
-    with pytest.raises(AirflowSensorTimeout, match=r"last seen queued.*; no triggerer reported: is one running\?"):
+    with pytest.raises(AirflowSensorTimeout, match=r"when last seen.*; no triggerer reported: is one running\?"):
         _take_up(hub.add_evaluation("waited-for", seconds=60), ti)
     assert ti.xcoms["evaluation"]["status"] == "queued"
-    with pytest.raises(AirflowSensorTimeout, match=r"never seen; no triggerer reported.*; last failure: 503"):
+    with pytest.raises(AirflowSensorTimeout, match=r"never seen by .*; no triggerer reported.*; last failure: 503"):
         _take_up(hub.add_evaluation("down", faults=(Fault(Respond(503)),)), ti)
     with pytest.raises(AirflowFailException, match="Cannot wait: 404"):
         _take_up("no-such", ti)

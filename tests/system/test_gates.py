@@ -96,7 +96,8 @@ def test_timeout_fails_with_the_last_status(runs: dict, real_airflow: AirflowSta
 
     assert (task["state"], task["try_number"]) == ("failed", 1)
     assert "AirflowSensorTimeout" in text
-    assert "the task's deadline, last seen queued, 0 of 1,000 rows (0.0 %), evaluation never-" in text
+    assert "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; not ended by " in text
+    assert "the task's deadline, evaluation never-" in text
 
 
 def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> None:
