@@ -7,7 +7,8 @@ one run of one task with ``retries=2``. Some of them run side by side.
 
 The first attempt of a task stops at its moment, and its process is killed with SIGKILL. At *polling*, it is killed once
 the server has been polled. *Lost* kills nothing: the server starts the job, and its response is lost. The job then runs
-until the next attempt polls it, and a deferred one for 12 seconds or more.
+until the next attempt polls it, and a deferred one for 12 seconds or more. If Airflow itself fails a task before its
+moment, the cell is played again.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
 
     :param short: one moment alone, and one way for each provider.
     :param report: called with what is being done.
-    :return: ``ways`` and ``moments``: their names; ``starts``: each as :class:`Start` has it.
+    :return: ``ways`` and ``moments``: their names; ``starts``: each as :class:`Start` has it; ``played_again``: how
+        many cells Airflow failed before their moment.
     """
     if short:
         cells = [(way, "response") for way in ("oxen_deferrable", "databricks", "dbt_cloud")]
@@ -123,6 +125,7 @@ def run(*, short: bool, report: Report) -> dict[str, Any]:
         "ways": {way: name for way, name in WAYS.items() if way in ways},
         "moments": {moment: name for moment, name in MOMENTS.items() if moment in moments},
         "starts": [asdict(start) for start in starts],
+        "played_again": lab.played_again,
         "targets": [target.plain() for target in targets],
     }
 
@@ -193,11 +196,16 @@ class _Cell:
 
     @property
     def run_id(self) -> str:
-        return f"{self.way}.{self.moment}"
+        return f"{self.way}.{self.moment}.{self.job}"
+
+    @property
+    def is_missed(self) -> bool:
+        """Check whether its moment did not come: if it has ended, Airflow failed its first attempt before."""
+        return self.moment != "lost" and not self.is_killed
 
     def step(self) -> None:
         """Do what it is time for."""
-        if not self.is_killed and self.moment != "lost" and self._may_be_killed():
+        if self.is_missed and self._may_be_killed():
             os.kill(int((self.folder / f"{self.run_id}.attempt-1").read_text()), signal.SIGKILL)
             self.is_killed = True
         if not self._may_end():
@@ -240,6 +248,7 @@ class _Lab:
         losing_hub.start_faults = [Fault(AfterStart(Disconnect(reset=True)))]
         self._servers = stack.enter_context(JobServers(tls))
         self._hub, self._losing_hub, self._jobs = _Hub(hub), _Hub(losing_hub), _Jobs(self._servers)
+        self.played_again = 0
         self._folder = folder / "moments"
         self._folder.mkdir()
         address = {"host": "127.0.0.1", "port": self._servers.port}
@@ -261,28 +270,43 @@ class _Lab:
 
     def run(self, wanted: Sequence[tuple[str, str]], report: Report) -> list[Start]:
         """Run a task for each way and moment until all have ended."""
-        waiting = list(enumerate(wanted, 1))
+        waiting = list(wanted)
         cells: list[_Cell] = []
-        running: set[str] = set()
+        running: list[_Cell] = []
+        done: list[Start] = []
         next_check, deadline = 0.0, time.monotonic() + _PATIENCE
         while waiting or running:
             if waiting and len(running) < _SIDE_BY_SIDE:
-                number, (way, moment) = waiting.pop(0)
-                cells.append(self._begin(way, moment, str(number)))
-                running.add(cells[-1].run_id)
-            for cell in cells:
+                way, moment = waiting.pop(0)
+                cells.append(self._begin(way, moment, str(len(cells) + 1)))
+                running.append(cells[-1])
+            for cell in running:
                 cell.step()
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + 2
                 found = self._ask(lambda: self._airflow.get("/dags/~/dagRuns", limit=100))["dag_runs"]
                 over = {run["dag_run_id"] for run in found if run["state"] in ("success", "failed")}
-                if running & over:
-                    running -= over
-                    report(f"{len(cells) - len(running)} of {len(wanted)} tasks have ended")
+                for cell in [cell for cell in running if cell.run_id in over]:
+                    running.remove(cell)
+                    if cell.is_missed:
+                        same = [c for c in cells if (c.way, c.moment) == (cell.way, cell.moment)]
+                        self._check_missed(cell, len(same))
+                        report(f"{cell.run_id} ended before it could be killed, and is played again")
+                        waiting.append((cell.way, cell.moment))
+                        continue
+                    done.append(self._examine(cell))
+                    report(f"{len(done)} of {len(wanted)} tasks have ended")
             if running and time.monotonic() > deadline:
-                raise RuntimeError(f"these did not end: {', '.join(sorted(running))}")
+                raise RuntimeError(f"these did not end: {', '.join(cell.run_id for cell in running)}")
             time.sleep(0.1)
-        return [self._examine(cell) for cell in cells]
+        self.played_again = len(cells) - len(wanted)
+        return sorted(done, key=lambda start: wanted.index((start.way, start.moment)))
+
+    def _check_missed(self, cell: _Cell, times: int) -> None:
+        """Give up if the moment of a task has not come for the third time: this is no accident."""
+        if times == 3:
+            log = self._ask(lambda: self._airflow.task_log(cell.way, cell.run_id, "job", 1))
+            raise RuntimeError(f"{cell.run_id} ended before it could be killed. The log of its first attempt:\n{log}")
 
     @staticmethod
     def _ask(request: Callable[[], Any]) -> Any:
@@ -312,8 +336,6 @@ class _Lab:
 
     def _examine(self, cell: _Cell) -> Start:
         (task,) = self._ask(lambda: self._airflow.task_instances(cell.way, cell.run_id))
-        if not cell.is_killed and cell.moment != "lost":
-            raise RuntimeError(f"{cell.run_id} ended as {task['state']} before it could be killed")
         attempts = task["try_number"]
         return Start(
             way=cell.way,
