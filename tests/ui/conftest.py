@@ -33,7 +33,7 @@ _FLAGS = [
     "--disable-sync",
     "--force-device-scale-factor=1",
 ]
-_VIEWPORT = {"width": 1280, "height": 820}
+_VIEWPORT = {"width": 1400, "height": 820}
 #: How long a page may take to show something, in milliseconds.
 _LIMIT = 30_000
 #: How large a picture may be, in bytes.

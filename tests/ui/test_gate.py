@@ -96,7 +96,7 @@ def test_links_open_evaluation_source_and_results_on_oxen(
 
 def test_page_of_a_failed_gate_says_why(page: Page, runs: dict[str, str], shoot: Callable[[str], None]) -> None:
     """A failed gate's log shows how the evaluation ended, the hub's error message and the evaluation's address."""
-    page.set_viewport_size({"width": 1280, "height": 1080})  # or the log's own buttons cover some of it
+    page.set_viewport_size({"width": 1400, "height": 1080})  # or the log's own buttons cover some of it
     page.goto(runs["failing"])
 
     error = page.get_by_text(f"AirflowFailException: Evaluation errored: {ERROR} (7,200 of 12,000 rows after")
