@@ -53,7 +53,7 @@ FOREIGN: list[Any] = [
     Respond(403, b"<html>Blocked</html>", _HTML),
     Respond(401, b"<html>Sign in</html>", _HTML),
     Respond(400, b"<html>Bad request</html>", _HTML),
-    Respond(302, headers={"Location": "https://login.example/"}),
+    Respond(302, b"", {"Location": "https://login.example/"}),
 ]
 
 
