@@ -121,8 +121,12 @@ def ssl_context(config: ClientConfig) -> ssl.SSLContext:
     return context
 
 
+#: So much of a garbled line is kept, in bytes: a TLS alert is recognized by its first two.
+_SHOWN_BYTES = 8
+
+
 class _GarbledError(http.client.HTTPException):
-    """A response is not HTTP."""
+    """A response is not HTTP. Its first bytes are kept."""
 
 
 class _Head:
@@ -136,11 +140,11 @@ class _Head:
         line: bytes = self._file.readline(limit)
         if line.endswith(b"\n"):
             if not line.startswith(b"HTTP/") and not _HEADER_LINE.fullmatch(line):
-                raise _GarbledError
+                raise _GarbledError(line[:_SHOWN_BYTES])
             self._started = True
         elif len(line) != limit:  # else http.client says that it is too long
             if b"\r" in line[:-1] or not (self._started or b"HTTP/".startswith(line[:5])):
-                raise _GarbledError
+                raise _GarbledError(line[:_SHOWN_BYTES])
             raise http.client.RemoteDisconnected("cut off in its headers")
         return line
 
@@ -173,7 +177,7 @@ class _Response(http.client.HTTPResponse):
             raise http.client.LineTooLong("status line")
         parts = _STATUS_LINE.fullmatch(line)
         if parts is None:
-            raise _GarbledError
+            raise _GarbledError(line[:_SHOWN_BYTES])
         status = int(parts[2])
         if 101 < status < 200:  # 101 is the response: nothing follows that this package understands
             http.client.parse_headers(self.fp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from importlib.metadata import version
 
 import pytest
 
@@ -14,6 +15,8 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_") or name
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-provider-oxen-tests-")
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+if version("apache-airflow").startswith("2."):  # whose default for tests does not go with SQLite
+    os.environ["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 warns where it is not set
 
 

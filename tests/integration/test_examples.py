@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 FILES = sorted(EXAMPLES.glob("*.py"))
 
 
-@pytest.mark.filterwarnings("ignore:start_from_trigger and end_from_trigger have no effect")  # before Airflow 3.3
+@pytest.mark.filterwarnings("ignore:.*start_from_trigger and end_from_trigger have no effect")  # before Airflow 3.3
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_example_loads_without_errors(file: Path) -> None:
     """Airflow reads the file without an error, and finds in it a DAG of the file's name with a gate."""

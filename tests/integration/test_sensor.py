@@ -207,7 +207,7 @@ def test_silent_fail_waits_through_any_outage(oxen_hub: LocalHub, way: str) -> N
     result = run_task(way, evaluation_id, silent_fail=True, retry_window=0.1, timeout=1)
 
     assert type(result.raised) is AirflowSensorTimeout
-    assert "the task's deadline, never seen; last failure: 503: " in str(result.raised)
+    assert "the evaluation was never seen by " in str(result.raised)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -541,6 +541,7 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
             OxenEvaluationSensor.partial(task_id="gate", **arguments)
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 hands no DAG to __init__, so the task alone is named")
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -574,6 +575,7 @@ def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
             OxenEvaluationSensor.partial(**named).expand(evaluation_id=["x"])
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 hands no DAG to __init__, so the task alone is named")
 def test_warning_names_dag_and_task() -> None:
     """A warning about an argument begins with the ids of DAG and task."""
     with DAG("nightly", schedule=None), pytest.warns(UserWarning, match=r"^DAG 'nightly', task 'gate': mode="):
@@ -668,6 +670,7 @@ def test_airflow_2_does_not_count_the_time_of_a_deferred_task_itself(oxen_hub: L
     deferred = make_gate(evaluation_id, execution_timeout=limit, timeout=1000)
     poking = make_gate(evaluation_id, execution_timeout=limit, timeout=1000, deferrable=False)
 
+    deferred = deferred.prepare_for_execution()
     with pytest.raises(TaskDeferred) as caught:
         deferred.execute({"ti": FakeTaskInstance()})
 
