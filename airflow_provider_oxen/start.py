@@ -237,8 +237,10 @@ class Starter:
             store.write(adopted)
         except SupersededError as error:
             raise AirflowFailException(f"Nothing was started: {error}.") from None
-        except Exception as error:  # noqa: BLE001  # the wait does not depend on it
-            self._task.log.warning("The record of the evaluation could not be updated: %r", error)
+        except Exception as error:  # without it, a retry would be taken for the clear, and start another one
+            raise OxenStartFailedError(
+                f"The record of the earlier evaluation could not be updated ({error})"
+            ) from error
 
     def _take_up(self, ref: EvaluationRef, record: Record | None, decision: TakeUp) -> Started:
         self.hub = hub = None if record is None else record.hub

@@ -20,7 +20,6 @@ unless the user has allowed just that.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -153,7 +152,7 @@ class Attempt:
     @property
     def is_first(self) -> bool:
         """Whether no other attempt came before it, since the run began or since a person cleared the task."""
-        return self.try_number <= self.max_tries - self.retries + 1
+        return self.try_number <= 1 or self.try_number == self.max_tries - self.retries + 1
 
     def was_cleared_since(self, record: Record) -> bool:
         """Whether a person cleared the task after a record was written."""
@@ -257,7 +256,7 @@ def decide_after_check(evaluation_id: str, evaluation: Evaluation | None, policy
     :param evaluation: the one that an earlier attempt started, as it stands now; None where the hub does not know it.
     """
     if evaluation is None:
-        return Start() if policy.on_clear == "start_again" else Refuse(RefuseReason.NOT_FOUND)
+        return Start(may_run_too=True) if policy.on_clear == "start_again" else Refuse(RefuseReason.NOT_FOUND)
     if not evaluation.is_terminal:  # never two at once: nothing could stop the first
         return TakeUp(evaluation_id)
     if evaluation.status == EvaluationStatus.COMPLETED and policy.on_clear == "resume":
@@ -272,8 +271,10 @@ def fingerprint(path: str, body: Mapping[str, Any]) -> str:
     :param body: without what differs by attempt (``name``, ``commit_message``), which is left out here.
     """
     asked = {name: value for name, value in body.items() if name not in ("name", "commit_message")}
-    text = json.dumps([path, asked], sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    import msgspec
+
+    # In one order, also for what has none, such as a set.
+    return hashlib.sha256(msgspec.json.encode([path, asked], order="deterministic")).hexdigest()
 
 
 def _unknown(policy: StartPolicy, reason: RefuseReason) -> Decision:

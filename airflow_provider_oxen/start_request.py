@@ -106,6 +106,7 @@ def check_settings(
     *,
     body: object,
     auto_commit: bool | None,
+    is_sample: bool | None,
     target: str | None,
     on_unknown_start: str,
     on_clear: str,
@@ -137,6 +138,8 @@ def check_settings(
     committed_to = target or fields.get("target_branch") or fields.get("target_path")
     if committed_to and isinstance(body, Mapping | None) and not (auto_commit or fields.get("auto_commit")):
         raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
+    if counts.get("sample_count") is not None and not (is_sample or fields.get("is_sample")):
+        raise ValueError("sample_count needs is_sample=True: without it, every row is evaluated, and paid for")
     for name, number in counts.items():
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")

@@ -289,6 +289,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         check_settings(
             body=self.body,
             auto_commit=self.auto_commit,
+            is_sample=self.is_sample,
             target=self.target_branch or self.target_path,
             on_unknown_start=self.on_unknown_start,
             on_clear=self.on_clear,

@@ -150,7 +150,7 @@ def test_started_with_other_arguments_starts_after_a_clear(policy: StartPolicy) 
         ("completed", TakeUp("e1"), Start()),
         ("errored", Start(), Start()),
         ("cancelled", Start(), Start()),
-        (None, Refuse(RefuseReason.NOT_FOUND), Start()),
+        (None, Refuse(RefuseReason.NOT_FOUND), Start(may_run_too=True)),
     ],
 )
 def test_check_decides_after_a_clear(status: str | None, resume: Decision, start_again: Decision) -> None:

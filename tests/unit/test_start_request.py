@@ -22,6 +22,7 @@ GOOD: dict[str, Any] = {
 SETTINGS: dict[str, Any] = {
     "body": None,
     "auto_commit": None,
+    "is_sample": None,
     "target": None,
     "on_unknown_start": "fail",
     "on_clear": "resume",
@@ -108,7 +109,7 @@ def test_good_settings_pass() -> None:
     check_settings(**SETTINGS | {"on_unknown_start": "start_again", "on_clear": "start_again", "body": {}})
     check_settings(**SETTINGS | {"auto_commit": True, "target": "b"})
     check_settings(**SETTINGS | {"body": {"auto_commit": True}, "target": "b"})
-    check_settings(**SETTINGS | {"counts": {"sample_count": 1, "batch_size": 10}})
+    check_settings(**SETTINGS | {"is_sample": True, "counts": {"sample_count": 1, "batch_size": 10}})
 
 
 @pytest.mark.parametrize(
@@ -121,10 +122,14 @@ def test_good_settings_pass() -> None:
         ({"body": "{}"}, "body must be a dict"),
         ({"target": "b"}, "need auto_commit=True"),
         ({"target": "b", "auto_commit": False}, "need auto_commit=True"),
-        ({"counts": {"sample_count": 0}}, "sample_count must be a whole number, 1 or more, but is 0"),
-        ({"counts": {"sample_count": -1}}, "sample_count must be"),
-        ({"counts": {"sample_count": True}}, "sample_count must be"),
-        ({"counts": {"sample_count": "10"}}, "sample_count must be"),
+        ({"counts": {"sample_count": 5}}, "sample_count needs is_sample=True"),
+        (
+            {"is_sample": True, "counts": {"sample_count": 0}},
+            "sample_count must be a whole number, 1 or more, but is 0",
+        ),
+        ({"is_sample": True, "counts": {"sample_count": -1}}, "sample_count must be"),
+        ({"is_sample": True, "counts": {"sample_count": True}}, "sample_count must be"),
+        ({"is_sample": True, "counts": {"sample_count": "10"}}, "sample_count must be"),
         ({"counts": {"batch_size": 1.5}}, "batch_size must be"),
     ],
 )
