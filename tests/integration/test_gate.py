@@ -35,6 +35,7 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Fault, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.assets import make_outlet_events
 from tests.support.public_hub import public_hub
 from tests.support.tasks import WAYS, FakeTaskInstance, make_gate, run_task
 
@@ -349,7 +350,7 @@ def test_template_that_renders_to_something_else_later_changes_nothing(
     """When a task is taken up, message, XComs, links, lineage and asset event are of the evaluation it waited for."""
     evaluation_id = hub.add_evaluation("waited-for", end=end, seconds=0.4)
     asset = Asset(uri=URI)
-    events = {asset: SimpleNamespace(extra={})}
+    events = make_outlet_events([asset])
     later = {name: f"moved-{name}" for name in ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")}
 
     result = run_task(way, evaluation_id, rendered_later=later, outlets=[asset], context={"outlet_events": events})
