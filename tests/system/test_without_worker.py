@@ -186,6 +186,8 @@ def test_cleared_gate_waits_again(lab: Lab) -> None:
             ),
             f"the gate that was cleared and {end}",
         )
+        # A task that is cleared just before the scheduler ends its run stays without a state.
+        lab.wait(lambda expected=expected: lab.airflow.run_state("conf", run_id) == expected, "the run")
         result = lab.airflow.xcom("conf", run_id, "gate")
         assert result is None if expected == "failed" else result["id"] == evaluation_id
         assert lab.airflow.xcom("conf", run_id, "gate", "evaluation")["status"] == end
