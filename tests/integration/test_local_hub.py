@@ -32,6 +32,7 @@ from airflow_provider_oxen.testing import (
     Trickle,
 )
 from airflow_provider_oxen.testing.scenario import from_evaluation_id
+from tests.support.sockets import read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,21 +77,11 @@ def exchange_bytes(hub: LocalHub, evaluation_id: str, *, wait: float = 1.0) -> t
 
     :return: what came, and how it ended: ``closed``, ``reset``, or ``open`` if nothing came for ``wait`` seconds.
     """
-    received = b""
     with socket.create_connection(("127.0.0.1", hub.port), timeout=wait) as client:
         client.sendall(
             f"GET {path_of(evaluation_id)} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
         )
-        while True:
-            try:
-                piece = client.recv(65_536)
-            except TimeoutError:
-                return received, "open"
-            except ConnectionResetError:
-                return received, "reset"
-            if not piece:
-                return received, "closed"
-            received += piece
+        return read_to_end(client)
 
 
 # What an evaluation does

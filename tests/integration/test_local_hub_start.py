@@ -26,6 +26,7 @@ from airflow_provider_oxen.testing import (
     Trickle,
 )
 from airflow_provider_oxen.testing.starting import split_address, with_defaults
+from tests.support.sockets import read_to_end
 from tests.support.start_schema import ERRORS, FIELDS, MINIMAL, OLDER_FORM, SUCCESS
 
 if TYPE_CHECKING:
@@ -67,23 +68,14 @@ def post_bytes(hub: LocalHub, *, wait: float = 5.0) -> tuple[bytes, str]:
 
     :return: what came, and how it ended: ``closed``, ``reset``, or ``open`` if nothing came for ``wait`` seconds.
     """
-    body, received = json.dumps(MINIMAL).encode(), b""
+    body = json.dumps(MINIMAL).encode()
     with socket.create_connection(("127.0.0.1", hub.port), timeout=wait) as client:
         client.sendall(
             f"POST /api/repos/ox/r/evaluations/{TARGET} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {KEY}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
-        while True:
-            try:
-                piece = client.recv(65_536)
-            except TimeoutError:
-                return received, "open"
-            except ConnectionResetError:
-                return received, "reset"
-            if not piece:
-                return received, "closed"
-            received += piece
+        return read_to_end(client)
 
 
 def assert_refused(hub: LocalHub, response: requests.Response, status_code: int) -> str | None:

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -29,6 +29,7 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.protocol import Call, ContractError, parse_response
 from airflow_provider_oxen.transport import async_session, send, send_async, sync_session
+from tests.support.sockets import SocketServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,36 +49,18 @@ LATE_SECONDS = 1.0
 QUICK = {"timeout": 0.4}
 
 
-class Server:
+class Server(SocketServer):
     """A server on a raw socket: it records whole requests, and replies with whatever bytes it is given."""
 
     def __init__(self, reply: Reply, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.reply = reply
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.connections = 0
         self.bytes_received = 0
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, _: int) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.callback(connection.close)
             if self._tls:
@@ -329,32 +312,18 @@ def test_connection_lost_behind_a_proxy_and_tls_leaves_the_effect_unknown(
 # Not sent
 
 
-class _Proxy:
+class _Proxy(SocketServer):
     """A proxy that replies to CONNECT with some bytes, slowly if asked, and lets through what follows a 200."""
 
     def __init__(self, reply: bytes = b"HTTP/1.1 200 OK\r\n\r\n", *, seconds_per_byte: float = 0) -> None:
+        super().__init__()
         self.heads: list[str] = []
         self._reply = reply
         self._pause = seconds_per_byte
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
+    def _serve(self, connection: socket.socket, _: int) -> None:
+        with connection as client, contextlib.suppress(OSError):
             self.heads.append(client.recv(65_536).decode().partition("\r\n")[0].replace("HTTP/1.0", "HTTP/1.1"))
             for byte in self._reply if self._pause else ():
                 client.sendall(bytes([byte]))

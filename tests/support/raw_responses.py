@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen.config import ClientConfig, parse_config
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.transport import async_session, send, send_async, sync_session
+from tests.support.sockets import SocketServer
 
 if TYPE_CHECKING:
     import ssl
@@ -22,7 +22,7 @@ KEY = "a-key-of-the-tests"
 GET = Call("GET", "/api/x", lambda body, _: body)
 
 
-class RawServer:
+class RawServer(SocketServer):
     """
     Sends the next of some responses, as they are, for each request, and then closes the connection.
 
@@ -33,34 +33,15 @@ class RawServer:
     def __init__(
         self, *responses: bytes | list[bytes], address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
     ) -> None:
+        super().__init__(address)
         self.responses = list(responses)
         self.requests: list[bytes] = []
-        self.connections = 0
         self._tls = tls
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, 0), family=family, backlog=64)
-        self.port = self._listener.getsockname()[1]
         shown = f"[{address}]" if ":" in address else address
         self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                response = self.responses[min(self.connections, len(self.responses) - 1)]
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(connection, response), daemon=True).start()
-
-    def _serve(self, connection: socket.socket, response: bytes | list[bytes]) -> None:
+    def _serve(self, connection: socket.socket, index: int) -> None:
+        response = self.responses[min(index, len(self.responses) - 1)]
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.callback(connection.close)
             connection.settimeout(5)
