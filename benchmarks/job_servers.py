@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import ssl
-import threading
 from collections import Counter, defaultdict
-from types import TracebackType
-from typing import Self
 
 from aiohttp import web  # noqa: TID253  # no part of a DAG file
+
+from benchmarks.emulated import EmulatedServer
 
 __all__ = ["JobServers"]
 
@@ -18,7 +16,7 @@ __all__ = ["JobServers"]
 _RUNNING, _SUCCESS = 3, 10
 
 
-class JobServers:
+class JobServers(EmulatedServer):
     """
     A server for both on this machine, from ``__enter__`` to ``__exit__``. A job run goes on until :meth:`end`.
 
@@ -28,7 +26,7 @@ class JobServers:
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
-        self.port = 0
+        super().__init__(tls)
         #: Requests to start a run, and ids of the runs that were started, by number of the job.
         self.requests: Counter[str] = Counter()
         self.started: dict[str, list[str]] = defaultdict(list)
@@ -37,10 +35,6 @@ class JobServers:
         self._ended: set[str] = set()
         self._by_token: dict[str, str] = {}
         self._ids = itertools.count(1001)
-        self._tls = tls
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
 
     def lose_response(self, job: str) -> None:
         """Lose the response to the first request to start this job: the run is started, the connection is reset."""
@@ -50,39 +44,12 @@ class JobServers:
         """Let a run succeed."""
         self._ended.add(run_id)
 
-    def __enter__(self) -> Self:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
-        self._thread.start()
-        if not ready.wait(10):
-            raise RuntimeError("the emulated Databricks and dbt Cloud did not start")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._loop and self._stop and self._thread:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
-
-    async def _serve(self, ready: threading.Event) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application()
-        app.router.add_post("/api/v2/accounts/1/jobs/{job}/run/", self._start_in_dbt)
-        app.router.add_get("/api/v2/accounts/1/runs/", self._list_in_dbt)
-        app.router.add_get("/api/v2/accounts/1/runs/{run_id}/", self._get_in_dbt)
-        app.router.add_post("/api/2.2/jobs/runs/submit", self._start_in_databricks)
-        app.router.add_get("/api/2.2/jobs/runs/get", self._get_in_databricks)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        ready.set()
-        try:
-            await self._stop.wait()
-        finally:
-            await runner.cleanup()
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/api/v2/accounts/1/jobs/{job}/run/", self._start_in_dbt)
+        router.add_get("/api/v2/accounts/1/runs/", self._list_in_dbt)
+        router.add_get("/api/v2/accounts/1/runs/{run_id}/", self._get_in_dbt)
+        router.add_post("/api/2.2/jobs/runs/submit", self._start_in_databricks)
+        router.add_get("/api/2.2/jobs/runs/get", self._get_in_databricks)
 
     def _start(self, request: web.Request, job: str, token: str | None = None) -> str:
         """Start a run, unless the token says that it is a repeated request, and return its id."""
