@@ -18,6 +18,7 @@ from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.protocol import Call
 from airflow_provider_oxen.testing import LocalHub
 from tests.support.raw_responses import TRANSPORTS, RawServer, make_config, outcome
+from tests.support.sockets import full_queue, relay_to, serve_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,21 +53,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 
 @contextlib.contextmanager
 def silent_address(address: str, port: int = 0) -> Iterator[int]:
-    """
-    Let an address drop packets, as a firewall does: its queue of connections is full. Gives its port.
-
-    It needs no rights, and no network beyond this machine.
-    """
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((address, port))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
-        time.sleep(0.1)
+    """Let an address drop packets. Gives its port."""
+    with full_queue(address, port) as listener:
         yield listener.getsockname()[1]
 
 
@@ -86,15 +74,7 @@ def slow_address(address: str) -> Iterator[int]:
             if connection.recv(65_536):
                 connection.sendall(OK)
 
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind((address, 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
-        time.sleep(0.1)
+    with full_queue(address) as listener:
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
@@ -230,11 +210,6 @@ def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
     """Run a proxy over TLS that tunnels CONNECT, and responds to other requests itself; return the requests' heads."""
     heads: list[bytes] = []
 
-    def pump(source: Any, target: Any) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                target.sendall(data)
-
     def serve(plain: socket.socket) -> None:
         with contextlib.suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as client:
             received = b""
@@ -247,20 +222,10 @@ def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
                     pass
                 return
             client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            host, port = received.split()[1].decode().rsplit(":", 1)
-            with socket.create_connection((host, int(port))) as hub:
-                threading.Thread(target=pump, args=(hub, client), daemon=True).start()
-                pump(client, hub)
+            relay_to(received.split()[1], client)
 
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}", heads
-        listener.shutdown(socket.SHUT_RDWR)
+    with serve_each(serve) as port:
+        yield f"https://127.0.0.1:{port}", heads
 
 
 @pytest.mark.parametrize("call", [Call("GET", "/api/x", lambda body, _: body), POST], ids=["repeatable", "sent once"])

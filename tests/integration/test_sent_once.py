@@ -29,7 +29,7 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.protocol import Call, ContractError, parse_response
 from airflow_provider_oxen.transport import async_session, send, send_async, sync_session
-from tests.support.sockets import SocketServer
+from tests.support.sockets import SocketServer, full_queue, relay_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,17 +332,7 @@ class _Proxy(SocketServer):
                 client.sendall(self._reply)
             if b" 200 " not in self._reply:
                 return
-            host, port = self.heads[-1].split()[1].rsplit(":", 1)
-            with socket.create_connection((host, int(port))) as hub:
-                threading.Thread(target=self._pump, args=(hub, client), daemon=True).start()
-                self._pump(client, hub)
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+            relay_to(self.heads[-1].split()[1], client)
 
 
 def _assert_not_sent(ask: Ask, config: ClientConfig, words: str) -> None:
@@ -427,16 +417,7 @@ def _full_backlog() -> Iterator[tuple[str, list[bytes]]]:
                 with connection, contextlib.suppress(OSError):
                     received.append(connection.recv(65_536))
 
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(3):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
-        time.sleep(0.1)
+    with full_queue(fillers=3) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", received
         threading.Thread(target=drain, args=(listener,), daemon=True).start()
         time.sleep(3)

@@ -32,6 +32,7 @@ from airflow_provider_oxen.start import OxenStartFailedError, Started, Starter
 from airflow_provider_oxen.start_decision import StartPolicy
 from airflow_provider_oxen.start_request import StartRequest
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario, Trickle
+from tests.support.sockets import relay
 from tests.support.starts import Died, FakeLog, FakeStore, StartingTaskInstance, settle, sleep, store_error
 
 if TYPE_CHECKING:
@@ -444,18 +445,10 @@ def _forward(port: int, target: int) -> socket.socket:
     """Forward one connection."""
     listener = socket.create_server(("127.0.0.1", port))
 
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        while chunk := source.recv(65_536):
-            sink.sendall(chunk)
-        sink.shutdown(socket.SHUT_WR)
-
     def serve() -> None:
         client, _ = listener.accept()
         with client, socket.create_connection(("127.0.0.1", target)) as hub:
-            back = threading.Thread(target=pump, args=(hub, client), daemon=True)
-            back.start()
-            pump(client, hub)
-            back.join()
+            relay(client, hub)
 
     threading.Thread(target=serve, daemon=True).start()
     return listener

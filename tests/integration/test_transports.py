@@ -41,6 +41,7 @@ from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.transport import async_session, build_url, send, send_async, sync_session
 from airflow_provider_oxen.transport_errors import requests_table, translate
+from tests.support.sockets import relay_to, serve_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -459,12 +460,6 @@ def tunnel(*, status: bytes) -> Iterator[tuple[str, list[bytes]]]:
     """Run a proxy that responds to CONNECT with a status, and lets through what follows a 200; return the heads."""
     heads: list[bytes] = []
 
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
     def serve(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             head = b""
@@ -473,22 +468,10 @@ def tunnel(*, status: bytes) -> Iterator[tuple[str, list[bytes]]]:
             heads.append(head)
             client.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
             if status.startswith(b"200"):
-                host, port = head.split()[1].decode().rsplit(":", 1)
-                with socket.create_connection((host, int(port))) as hub:
-                    back = threading.Thread(target=pump, args=(hub, client), daemon=True)
-                    back.start()
-                    pump(client, hub)
-                    back.join(10)
+                relay_to(head.split()[1], client)
 
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield f"http://user:word@127.0.0.1:{listener.getsockname()[1]}", heads
-        listener.shutdown(socket.SHUT_RDWR)
+    with serve_each(serve) as port:
+        yield f"http://user:word@127.0.0.1:{port}", heads
 
 
 def test_proxy_is_tunnelled_through_to_a_hub_with_tls(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trustme
 
 from airflow_provider_oxen.testing import LocalHub
+from tests.support.sockets import relay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,10 +58,7 @@ def _proxy(hub_port: int) -> Iterator[str]:
                 return
             with socket.create_connection(("127.0.0.1", hub_port)) as hub:
                 self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_pump, args=(hub, self.connection), daemon=True)
-                back.start()
-                _pump(self.connection, hub)
-                back.join()
+                relay(self.connection, hub)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -73,11 +71,3 @@ def _proxy(hub_port: int) -> Iterator[str]:
             for client in clients:  # the server waits for their threads, and the hub is to see them go
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(65_536):
-            sink.sendall(chunk)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)

@@ -1,12 +1,17 @@
-"""Servers on raw sockets: what they have in common; and how a client sees a connection end."""
+"""Sockets of tests: what raw servers have in common, tunnels, full queues, and how a connection ends."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
+import time
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class SocketServer(ABC):
@@ -39,6 +44,22 @@ class SocketServer(ABC):
         """Serve one connection. ``index`` counts from 0."""
 
 
+class _ServeEach(SocketServer):
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        super().__init__()
+        self._serve_one = serve
+
+    def _serve(self, connection: socket.socket, _: int) -> None:
+        self._serve_one(connection)
+
+
+@contextlib.contextmanager
+def serve_each(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Hand each connection to a function, in a thread of its own. Gives the port."""
+    with _ServeEach(serve) as server:
+        yield server.port
+
+
 def read_to_end(client: socket.socket) -> tuple[bytes, str]:
     """
     Read until the other side ends the connection, or the socket's timeout is over.
@@ -56,3 +77,49 @@ def read_to_end(client: socket.socket) -> tuple[bytes, str]:
         if not piece:
             return received, "closed"
         received += piece
+
+
+def relay(client: socket.socket, upstream: socket.socket) -> None:
+    """Pass on what both sides send, until both have ended."""
+    back = threading.Thread(target=_pump, args=(upstream, client), daemon=True)
+    back.start()
+    _pump(client, upstream)
+    back.join(10)
+
+
+def relay_to(target: bytes | str, client: socket.socket) -> None:
+    """As :func:`relay`, to a new connection to a CONNECT request's target, ``host:port``."""
+    host, port = (target.decode() if isinstance(target, bytes) else target).rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as upstream:
+        relay(client, upstream)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65_536):
+            sink.sendall(chunk)
+    if not isinstance(sink, ssl.SSLSocket):  # whose shutdown ends TLS in both directions
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def full_queue(address: str = "127.0.0.1", port: int = 0, *, fillers: int = 4) -> Iterator[socket.socket]:
+    """
+    Listen at an address whose queue of connections is full, so that it drops packets, as a firewall does.
+
+    It needs no rights, and no network beyond this machine.
+
+    :return: the listener. Who accepts its connections makes room in the queue.
+    """
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(fillers):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        time.sleep(0.1)  # until the kernel has seen them all
+        yield listener
