@@ -8,13 +8,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 
 from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.hooks.oxen import OxenHook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from airflow_provider_oxen.testing import LocalHub
 
@@ -28,10 +28,19 @@ def _airflow_warmed_up() -> None:
         OxenHook("warm_up").get_config()
 
 
-@pytest.fixture(autouse=True)
-def _no_blocking_calls(_airflow_warmed_up: None) -> Iterator[None]:
-    with blockbuster_ctx("airflow_provider_oxen", excluded_modules=["airflow_provider_oxen.testing"]):
-        yield
+@pytest.fixture(scope="session", autouse=True)
+def _no_blocking_calls(_airflow_warmed_up: None) -> None:
+    """
+    Switch the detection on once, and never off.
+
+    It replaces methods of built-in types. Python's method cache holds no reference to a method. If the replacement were
+    freed after each test, a thread that is about to call it would crash the interpreter. Locks stay as they are: every
+    thread uses them all the time, and this package does no I/O while it holds one.
+    """
+    detection = BlockBuster("airflow_provider_oxen", excluded_modules=["airflow_provider_oxen.testing"])
+    for name in [name for name in detection.functions if name.startswith("threading.Lock.")]:
+        del detection.functions[name]
+    detection.activate()
 
 
 @pytest.fixture
