@@ -8,7 +8,7 @@ what else is installed. The limits on headers are ours for the same reason; each
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 from airflow_provider_oxen.exceptions import OxenInvalidResponseError
@@ -40,19 +40,17 @@ _MAX_MEMBERS = 16
 _SHOWN_ENCODING = 8
 
 
-def check_headers(call: Call[Any], sizes: Iterable[int], transfer_encoding: str | None) -> None:
+def check_headers(call: Call[Any], headers: Sequence[tuple[Sized, Sized]], transfer_encoding: str | None) -> None:
     """
     Check the headers of a response against both limits, and that the body comes as such or in chunks.
 
-    :param sizes: bytes of each header, name and value.
+    :param headers: name and value of each.
     :raises OxenInvalidResponseError: there are too many, or one is too long.
     """
-    count = 0
-    for size in sizes:
-        count += 1
-        if size > MAX_HEADER_BYTES:
+    for name, value in headers:
+        if len(name) + len(value) > MAX_HEADER_BYTES:
             raise OxenInvalidResponseError(describe_long_header(), request=str(call))
-    if count > MAX_HEADERS:
+    if len(headers) > MAX_HEADERS:
         raise OxenInvalidResponseError(describe_many_headers(), request=str(call))
     if transfer_encoding is not None and transfer_encoding.strip().lower() != "chunked":
         problem = "the response has a transfer encoding that was not asked for; only 'chunked' may be"

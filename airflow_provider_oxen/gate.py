@@ -143,7 +143,7 @@ class Gate:
             return self._conclude(context, end)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
         with OxenHook(self._task.oxen_conn_id).get_conn() as client:
-            wait, step = self._poll(client, replace(wait, deadline=self._now(), exists=True))
+            wait, step = self._poll(client, wait._replace(deadline=self._now(), exists=True))
         outcome = step if isinstance(step, Outcome) else wait.end(OutcomeReason.TIMEOUT, now=self._now())
         if outcome.reason is OutcomeReason.TIMEOUT:
             end = wait.interrupted(Interruption.TRIGGER_TIMEOUT, now=self._now(), detail=outcome.error)

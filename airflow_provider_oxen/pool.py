@@ -51,10 +51,9 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.pause import Pause
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.sharing import SharedEvaluation, Ticks
-from airflow_provider_oxen.transport import async_session, build_url, send_async
+from airflow_provider_oxen.transport import AsyncSession, async_session, build_url, send_async
 
 if TYPE_CHECKING:
-    import aiohttp
     import yarl
 
 __all__ = ["MAX_LOOKUP_AGE_SECONDS", "SharedClient", "SharedConnection", "join", "shared_connections"]
@@ -195,8 +194,8 @@ class SharedClient:
         self._ticks = Ticks()
         self._slots = asyncio.Semaphore(config.max_connections)
         self._opening = asyncio.Lock()
-        self._opened: AbstractAsyncContextManager[aiohttp.ClientSession] | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._opened: AbstractAsyncContextManager[AsyncSession] | None = None
+        self._session: AsyncSession | None = None
         self._last_response_at_monotonic = 0.0
         self._pause = Pause()
 
@@ -234,15 +233,16 @@ class SharedClient:
         """
         session = self._session or await self.open()
         queued_at = time.monotonic()
-        async with self._slots:
+        await self._slots.acquire()
+        self.requests += 1
+        try:
             sent_at = time.monotonic()
             self._check_may_send(call, queued_at, sent_at)
-            self.requests += 1
-            try:
-                response = await send_async(session, self.config, call, url)
-            finally:
-                self.requests -= 1
-            self._last_response_at_monotonic = time.monotonic()
+            response = await send_async(session, self.config, call, url)
+        finally:
+            self.requests -= 1
+            self._slots.release()
+        self._last_response_at_monotonic = time.monotonic()
         try:
             result = parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
         except OxenRateLimitError as error:
@@ -257,7 +257,7 @@ class SharedClient:
         self._pause = self._pause.after_response()
         return result
 
-    async def open(self) -> aiohttp.ClientSession:
+    async def open(self) -> AsyncSession:
         """Open the session, where none of the waits has done it yet."""
         async with self._opening:
             if self._session is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_oxen.config import ClientConfig
@@ -104,10 +104,9 @@ class Call(Generic[T]):
         return msgspec.json.encode(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """
-    What came back.
+    What came back. A tuple, since one is made at every poll.
 
     :param status_code: HTTP status code.
     :param headers: found by lower-case name.
@@ -116,7 +115,10 @@ class Response:
 
     status_code: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Response: {self.status_code}, {len(self.body):,} bytes>"
 
 
 def build_headers(config: ClientConfig) -> dict[str, str]:

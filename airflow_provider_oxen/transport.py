@@ -18,12 +18,10 @@ requests and aiohttp are imported on first use: a DAG file that is parsed needs 
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen import __version__
 from airflow_provider_oxen.config import ClientConfig
@@ -32,6 +30,7 @@ from airflow_provider_oxen.content import LIBRARY_HEADER_BYTES, check_headers, c
 from airflow_provider_oxen.exceptions import OxenUnreachableError
 from airflow_provider_oxen.protocol import Call, Response, build_headers
 from airflow_provider_oxen.sent_once import SentOnce, trace_connections, watch_connections
+from airflow_provider_oxen.time_limit import TimeLimit, run_within
 from airflow_provider_oxen.transport_errors import aiohttp_table, requests_table, translate
 from airflow_provider_oxen.version_compat import airflow_version
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     import requests
     import yarl
 
-__all__ = ["async_session", "build_url", "build_user_agent", "send", "send_async", "sync_session"]
+__all__ = ["AsyncSession", "async_session", "build_url", "build_user_agent", "send", "send_async", "sync_session"]
 
 #: Bytes asked of a stream at a time.
 _CHUNK_BYTES = 64 * 1024
@@ -163,7 +162,11 @@ def send(
             return Response(response.status_code, found, content_read)
 
     try:
-        return _within(config.timeout_seconds, exchange, once)
+        try:
+            return run_within(config.timeout_seconds, exchange)
+        finally:
+            if once is not None:
+                once.give_up()
     except Exception as error:
         if once is not None and once.prevented_by is not None:
             raise once.prevented_by from None
@@ -173,36 +176,15 @@ def send(
         raise translate(error, requests_table(), call, config, once) from None
 
 
-def _within(seconds: float, exchange: Callable[[], Response], once: SentOnce | None) -> Response:
-    """
-    Bound an exchange's whole time, which requests does not: its timeout starts again with every byte that arrives.
+class AsyncSession(NamedTuple):
+    """Connections to one hub, and the time limit of the requests on them."""
 
-    It runs on a thread of its own. One that is late is left behind, also where this thread is interrupted, as Airflow
-    does with a signal when a task's ``execution_timeout`` has passed. It ends with what it reads, or with the process.
-    """
-    done: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            done.put(exchange())
-        except BaseException as error:  # noqa: BLE001  # raised again on the thread that waits
-            done.put(error)
-
-    try:
-        threading.Thread(target=run, name="oxen-request", daemon=True).start()
-        result = done.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    finally:
-        if once is not None:
-            once.give_up()
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    connections: aiohttp.ClientSession
+    limit: TimeLimit
 
 
 @asynccontextmanager
-async def async_session(config: ClientConfig, once: SentOnce | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def async_session(config: ClientConfig, once: SentOnce | None = None) -> AsyncIterator[AsyncSession]:
     """Open connections for :func:`send_async`; they are closed on leaving. ``once`` is for :func:`send_async` alone."""
     import asyncio
 
@@ -210,18 +192,22 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
     context, user_agent = await asyncio.to_thread(_prepare, config)
     import aiohttp
 
+    limit = TimeLimit(config.timeout_seconds)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.max_connections, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent, **build_headers(config)},
-        timeout=aiohttp.ClientTimeout(total=config.timeout_seconds),
+        timeout=aiohttp.ClientTimeout(),  # none: the limit is ours
         auto_decompress=False,
         max_line_size=LIBRARY_HEADER_BYTES,
         max_field_size=LIBRARY_HEADER_BYTES,
         trust_env=False,
         trace_configs=None if once is None else [trace_connections(once)],
-    ) as session:
-        yield session
+    ) as connections:
+        try:
+            yield AsyncSession(connections, limit)
+        finally:
+            limit.close()
 
 
 def build_url(config: ClientConfig, call: Call[Any]) -> yarl.URL:
@@ -232,7 +218,7 @@ def build_url(config: ClientConfig, call: Call[Any]) -> yarl.URL:
 
 
 async def send_async(
-    session: aiohttp.ClientSession, config: ClientConfig, call: Call[Any], url: yarl.URL | None = None
+    session: AsyncSession, config: ClientConfig, call: Call[Any], url: yarl.URL | None = None
 ) -> Response:
     """
     Send a call and receive its response, on the running event loop. After a cancellation, nothing is sent.
@@ -254,7 +240,7 @@ async def send_async(
         import aiohttp
 
         if once is None and not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)):
-            if not isinstance(error, RuntimeError) or not session.closed:
+            if not isinstance(error, RuntimeError) or not session.connections.closed:
                 raise
             # Another user of the client found the key rotated and closed these connections.
             raise OxenUnreachableError("the connections were closed meanwhile", request=str(call)) from error
@@ -262,31 +248,30 @@ async def send_async(
 
 
 async def _exchange(
-    session: aiohttp.ClientSession,
+    session: AsyncSession,
     config: ClientConfig,
     call: Call[Any],
     url: yarl.URL,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    content = call.content()
-    options: dict[str, Any] = {}
-    if content is not None:
-        options = {"data": content}
+    options: dict[str, Any] = {} if config.proxy is None else {"proxy": config.proxy}
+    if (content := call.content()) is not None:
+        options["data"] = content
         headers = {"Content-Type": "application/json", **(headers or {})}
     elif call.method != "GET":
-        options = {"skip_auto_headers": ["Content-Type"]}  # aiohttp names a type even where there is no body
-    response = await session.request(
-        call.method, url, headers=headers, proxy=config.proxy, allow_redirects=False, **options
-    )
-    try:
-        sizes = (len(name) + len(value) for name, value in response.raw_headers)
-        check_headers(call, sizes, response.headers.get("Transfer-Encoding"))
-        body = await _read_body(call, response)
-        if encoding := response.headers.get("Content-Encoding"):
-            body = decode_content(call, response.status, encoding, body)
-        return Response(response.status, response.headers, body)
-    finally:
-        response.release()  # closes the connection where the body was not read to its end
+        options["skip_auto_headers"] = ["Content-Type"]  # aiohttp names a type even where there is no body
+    if headers is not None:
+        options["headers"] = headers
+    with session.limit.running():
+        response = await session.connections.request(call.method, url, allow_redirects=False, **options)
+        try:
+            check_headers(call, response.raw_headers, response.headers.get("Transfer-Encoding"))
+            body = await _read_body(call, response)
+        finally:
+            response.release()  # closes the connection where the body was not read to its end
+    if encoding := response.headers.get("Content-Encoding"):
+        body = decode_content(call, response.status, encoding, body)
+    return Response(response.status, response.headers, body)
 
 
 async def _read_body(call: Call[Any], response: aiohttp.ClientResponse) -> bytes:
@@ -317,5 +302,5 @@ def _read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
     """Read urllib3's headers. Of a name that is there more than once the first counts, as with aiohttp."""
     pairs = list(headers.iteritems())
     found = {name.lower(): value for name, value in reversed(pairs)}
-    check_headers(call, (len(name) + len(value) for name, value in pairs), found.get("transfer-encoding"))
+    check_headers(call, pairs, found.get("transfer-encoding"))
     return found

@@ -32,6 +32,8 @@ def text(value: object) -> str | None:
         return None
     if len(value) > _TEXT_LIMIT:
         value = value[: _TEXT_LIMIT - 1] + "…"
+    if value.isascii() and "\0" not in value:
+        return value
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
@@ -70,9 +72,7 @@ def count(value: object) -> int | None:
     """Read a whole number of things, 0 or more. JSON writers may write 12 as 12.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_LIMIT:
-        return None
-    return value
+    return value if type(value) is int and 0 <= value <= _COUNT_LIMIT else None  # a bool is no count
 
 
 def number(value: object) -> float | None:

@@ -36,7 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
@@ -83,10 +83,9 @@ class Sleep:
 Step: TypeAlias = Sleep | Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """
-    A wait for one evaluation, as far as it has come.
+    A wait for one evaluation, as far as it has come. A tuple, since one is made at every poll.
 
     :param ref: whose end is waited for.
     :param poke_interval: shortest time between two polls, in seconds.
@@ -161,8 +160,7 @@ class Wait:
             before = assume(_started_at(seen), at=now, status=seen.status, total=progress.total)
         history = remember(before, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         known = isinstance(seen.status, EvaluationStatus)
-        wait = replace(
-            self,
+        wait = self._replace(
             evaluation=seen,
             history=history,
             unknown_statuses=self.unknown_statuses if known else self.unknown_statuses | {seen.status},
@@ -181,7 +179,7 @@ class Wait:
 
     def _advance_by_error(self, error: OxenError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         known = self.exists or self.evaluation is not None
-        polled = replace(self, polls=self.polls + 1)
+        polled = self._replace(polls=self.polls + 1)
         if isinstance(error, OxenNotFoundError) and known:
             return self._advance_by_not_found(error, now=now, jitter=jitter)
         missing = isinstance(error, OxenConfigError) and error.field == "conn_id"
@@ -194,25 +192,25 @@ class Wait:
         pause = (error.retry_after_seconds or 0.0) if isinstance(error, OxenTransientError) else 0.0
         if pause:
             pause += max(0.1 * pause, self.poke_interval) * jitter
-        wait = replace(polled, failures=self.failures + 1)
+        wait = polled._replace(failures=self.failures + 1)
         seconds = max(pause, self._backoff(jitter))
         limited = isinstance(error, OxenRateLimitError)
         since = now if self.failing_since is None and not limited else self.failing_since
         if now >= self.deadline:
-            return replace(wait, failing_since=since), self.end(OutcomeReason.TIMEOUT, error, now=now)
+            return wait._replace(failing_since=since), self.end(OutcomeReason.TIMEOUT, error, now=now)
         give_up_at = self.deadline
         if since is not None:
             window = math.inf if self.retry_window is None else self.retry_window
             asked_first = bool(pause) and self.failing_since is None  # with the shortest window, it is still kept
             if now >= since + window and not limited and not asked_first:
-                return replace(wait, failing_since=since), self.end(OutcomeReason.UNREACHABLE, error, now=now)
+                return wait._replace(failing_since=since), self.end(OutcomeReason.UNREACHABLE, error, now=now)
             since += min(seconds if limited else pause, self.deadline - now)
             give_up_at = min(give_up_at, max(since + window, now + pause))
-        return replace(wait, failing_since=since), Sleep(max(min(seconds, give_up_at - now), _SHORTEST_SLEEP))
+        return wait._replace(failing_since=since), Sleep(max(min(seconds, give_up_at - now), _SHORTEST_SLEEP))
 
     def _advance_by_not_found(self, error: OxenNotFoundError, *, now: float, jitter: float) -> tuple[Wait, Step]:
         since = now if self.not_found_since is None else self.not_found_since
-        wait = replace(self, polls=self.polls + 1, failures=self.failures + 1, not_found_since=since)
+        wait = self._replace(polls=self.polls + 1, failures=self.failures + 1, not_found_since=since)
         if now >= since + NOT_FOUND_SECONDS or now >= self.deadline:
             return wait, self.end(OutcomeReason.REFUSED, error, now=now)
         until = min(since + NOT_FOUND_SECONDS, self.deadline)
@@ -273,8 +271,7 @@ class Wait:
             if not all(isinstance(name, str) and name for name in names):
                 raise ValueError("it names no evaluation")
             document, history = memory["evaluation"], memory["history"]
-            return replace(
-                self,
+            return self._replace(
                 ref=EvaluationRef(*names),
                 deadline=min(self.deadline, float(memory["deadline"])),
                 evaluation=None if document is None else Evaluation.from_dict(document),

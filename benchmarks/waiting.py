@@ -163,6 +163,10 @@ class _Commands:
                 await asyncio.sleep(interval)
 
             loop.run_until_complete(begin())
+            # A full collection takes as long as a thousand polls, and whether one falls into the stretch is chance.
+            # ``scale`` measures them.
+            gc.collect()
+            gc.freeze()
             began, cpu = time.monotonic(), time.process_time()
             yield None
             loop.run_until_complete(asyncio.sleep(seconds))
@@ -170,6 +174,7 @@ class _Commands:
             _check(tasks)
             yield {"cpu_seconds": cpu, "wall_seconds": took}
         finally:
+            gc.unfreeze()
             _end(loop, tasks, context)
 
     def memory(self, *, subject: str, url: str, steps: list[int], interval: float) -> Iterator[Any]:
