@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -32,6 +35,7 @@ class Server:
         self._web_server: web.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -51,26 +55,27 @@ class Server:
         :raises OSError: the port cannot be used.
         """
         started = threading.Event()
-        failure: list[BaseException] = []
 
         def run() -> None:
             try:
                 asyncio.run(self._serve(started))
             except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
-                failure.append(error)
+                self._failure = error
                 started.set()
 
         self._thread = threading.Thread(target=run, name="oxen-local-hub", daemon=True)
         self._thread.start()
         started.wait()
-        if failure:
-            raise failure[0]
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Close the port and all connections, and wait for the thread to end."""
         if self._loop and self._stop and self._thread:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     async def _serve(self, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -78,23 +83,55 @@ class Server:
         app.add_routes(self._routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        make_protocol = self._web_server = runner.server
+        assert runner.server is not None  # noqa: S101  # it is there from setup() to cleanup()
+        web_server = self._web_server = runner.server
+        with _Listener(self) as listener:
+            listener.bind(("127.0.0.1", self.port))
+            self.port = listener.getsockname()[1]
+            accepting = await self._loop.create_server(web_server, sock=listener, ssl=self._tls, backlog=1024)
+            started.set()
+            try:
+                await self._stop.wait()
+            finally:
+                listener.accepts = False
+                # A task makes the transport of what was accepted, and leaves it open where the server is closed by then
+                # (python/cpython#109564).
+                await asyncio.sleep(0)
+                accepting.close()
+                handlers = web_server.connections
+                await runner.cleanup()
+                while connections := listener.open_connections():
+                    for handler in (*handlers, *web_server.connections):
+                        if handler.transport is not None:  # over TLS, a close waits for the client's
+                            handler.transport.abort()
+                    for connection in connections:  # a handshake ends where its client is gone
+                        with suppress(OSError):
+                            connection.shutdown(socket.SHUT_RDWR)
+                    await asyncio.sleep(0)  # callbacks close the sockets, and the loop must not end before they ran
 
-        def count_connection() -> asyncio.BaseProtocol:
-            self.connections_opened += 1
-            return make_protocol()  # type: ignore[misc]  # set once setup() has run
 
-        listener = await self._loop.create_server(count_connection, "127.0.0.1", self.port, ssl=self._tls, backlog=1024)
-        self.port = listener.sockets[0].getsockname()[1]
-        started.set()
-        try:
-            await self._stop.wait()
-        finally:
-            listener.close()
-            await asyncio.sleep(0)  # what was accepted meanwhile becomes known, and is closed with the others
-            transports = [handler.transport for handler in runner.server.connections] if runner.server else []
-            await runner.cleanup()
-            for transport in transports:  # over TLS, a close waits for the client's
-                if transport is not None:
-                    transport.abort()
-            await asyncio.sleep(0.01)  # sockets are closed by callbacks, which need a turn of the loop
+class _Listener(socket.socket):
+    """
+    A listening socket that counts what it accepts, and knows what of it is open.
+
+    The web server knows a connection only after its TLS handshake.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does with a listener of its own
+        self._server = server
+        #: False: what else is in the queue is left there.
+        self.accepts = True
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.accepts:
+            raise BlockingIOError
+        connection, address = super().accept()
+        self._server.connections_opened += 1
+        self._accepted.add(connection)
+        return connection, address
+
+    def open_connections(self) -> list[socket.socket]:
+        return [connection for connection in self._accepted if connection.fileno() != -1]

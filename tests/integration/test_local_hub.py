@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -635,6 +638,21 @@ def test_command_runs_a_hub_until_it_is_interrupted(command: list[subprocess.Pop
     assert response.json()["evaluation"]["status"] == "completed"
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("tls", [None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)], ids=["http", "https"])
+@pytest.mark.parametrize("settles", [False, True])
+def test_stopped_hub_leaves_no_socket_open(tls: ssl.SSLContext | None, settles: bool) -> None:
+    """What was just accepted is closed as well, and what waits for its client's part of a TLS handshake."""
+    with contextlib.ExitStack() as stack:
+        with LocalHub(tls=tls) as hub:
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", hub.port), 5)) for _ in range(40)]
+            if settles:
+                _until(lambda: hub.connections_opened == 40)
+                time.sleep(0.05)
+
+        assert {read_to_end(client)[1] for client in clients} <= {"closed", "reset"}
+    gc.collect()  # pytest makes an error of each socket that is found open
 
 
 @pytest.mark.parametrize(
