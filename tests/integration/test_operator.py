@@ -141,13 +141,16 @@ def test_what_may_be_a_mistake_is_warned_of(arguments: dict[str, Any], warning: 
     assert only.category is UserWarning
 
 
-def test_literals_are_sent_as_their_text() -> None:
+def test_literals_are_sent_as_their_text(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
     """A UUID or a number that is given as a name is the text it stands for, and white space around names goes."""
-    made = make_operator(namespace="ox\n", repo_name=2024, path=" data/a.parquet\n", name=7)
+    ends(oxen_hub, "on the worker")
+    named: dict[str, Any] = {"namespace": "ox\n", "repo_name": 2024, "path": " data/a.parquet\n", "name": 7}
 
-    made._check_rendered()  # as execute does first
+    run = run_operator("on the worker", ti, None, **named)
 
-    assert (made.namespace, made.repo_name, made.path, made.name) == ("ox", "2024", "data/a.parquet", "7")
+    assert run.raised is None
+    assert oxen_hub.start_requests[0].path == "/api/repos/ox/2024/evaluations/main/data/a.parquet"
+    assert oxen_hub.started[0].body["name"] == "7"
 
 
 @pytest.mark.parametrize("name", ["prompt", "model", "target_column", "path", "commit_message"])

@@ -420,9 +420,12 @@ def test_worker_that_begins_all_the_same_says_why(
     oxen_hub: LocalHub, logged: Callable[[], str], *, mapped: bool
 ) -> None:
     """A worker gets such a task where it is mapped, and where ``airflow dags test`` runs it: the log says which."""
-    made = gate(oxen_hub.add_evaluation(seconds=0))
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    made = gate(evaluation_id)
     if mapped:
-        made._BaseOperator__from_mapped = True  # type: ignore[attr-defined]  # as Airflow does
+        named = {"task_id": "mapped", "namespace": "ox", "repo_name": "r", **BOTH}
+        expanded = OxenEvaluationSensor.partial(**named).expand(evaluation_id=[evaluation_id])
+        made = expanded.unmap({**named, "evaluation_id": evaluation_id})
 
     made.execute({"ti": TaskInstanceWithXComs()})
 

@@ -65,10 +65,11 @@ class Server(SocketServer):
             stack.callback(connection.close)
             if self._tls:
                 connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
-            while self._receive(connection):
+            while self.receive(connection):
                 self.reply(connection)
 
-    def _receive(self, connection: socket.socket) -> bool:
+    def receive(self, connection: socket.socket) -> bool:
+        """Receive a request, and say whether to reply."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._read(connection)
@@ -366,7 +367,7 @@ def test_untrusted_certificate_is_not_sent(ask: Ask, tls: ssl.SSLContext) -> Non
 def test_failed_tls_handshake_is_not_sent(ask: Ask) -> None:
     """A server that closes the connection during the TLS handshake got nothing of the call."""
     with Server(_respond(200)) as server:
-        server._receive = lambda connection: bool(connection.close())  # it accepts, and closes
+        server.receive = lambda connection: bool(connection.close())  # it accepts, and closes
         _assert_not_sent(ask, _config(server.url.replace("http:", "https:")), "")
 
         assert server.requests == []
