@@ -25,7 +25,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen import start_end, version_compat
+from airflow_provider_oxen import start_end, storage_compat, version_compat
 from airflow_provider_oxen.airflow_names import (
     AirflowFailException,
     AirflowSkipException,
@@ -273,9 +273,9 @@ class Gate:
 
     def _store_links(self, context: Context, *, process_goes_on: bool = False) -> None:
         """Store the links now, where Airflow does not do so at the end of the process or that is far away."""
-        at_end = version_compat.stores_links_at_process_end()
+        at_end = storage_compat.stores_links_at_process_end()
         # Airflow 3 keeps links in its database, and this would write to the user's XCom backend.
-        if at_end and (not process_goes_on or version_compat.has_custom_xcom_backend()):
+        if at_end and (not process_goes_on or storage_compat.has_custom_xcom_backend()):
             return
         for key, address in (self.link_addresses or {}).items():
             if address != self._links_stored.get(key, ""):

@@ -10,15 +10,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.parameters import check_durations, is_template
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_oxen.gate import Gate
@@ -49,14 +46,11 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
         raise
 
 
-class GateTaskMixin:
+class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
     """Holds a gate, and shows Airflow the evaluation that it waits for."""
 
-    deferrable: bool
-    execution_timeout: timedelta | None
     # Made when the task runs: parsing a DAG file needs no gate.
     _made_gate: Gate | None = None
-    _own_execution_limit: timedelta | None = None
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -65,7 +59,7 @@ class GateTaskMixin:
         try:
             cls._check_partial(made.kwargs)
         except ValueError:
-            made._expand_called = True  # noqa: SLF001  # or Airflow warns that the task was never mapped
+            version_compat.discard_partial(made)
             raise
         return made
 
@@ -101,18 +95,13 @@ class GateTaskMixin:
             return rendered
 
     @property
-    def execution_limit(self) -> timedelta | None:
-        """How long this attempt may take by ``execution_timeout``, also where the gate applies it itself."""
-        return self.execution_timeout if self._own_execution_limit is None else self._own_execution_limit
-
-    @property
     def link_addresses(self) -> dict[str, str] | None:
         """Address of each link, by its XCom key; None before this process has seen the evaluation."""
         return None if self._made_gate is None else self._made_gate.link_addresses
 
     def get_openlineage_facets_on_complete(
         self,
-        task_instance: Any,  # noqa: ARG002  # OpenLineage's signature
+        task_instance: object,  # noqa: ARG002  # OpenLineage's signature
     ) -> OperatorLineage[Any, Any] | None:
         """
         Describe the evaluation to OpenLineage. Airflow's OpenLineage provider calls this when the task has ended.
@@ -127,7 +116,7 @@ class GateTaskMixin:
 
         return describe_run(outcome)
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+    def get_openlineage_facets_on_failure(self, task_instance: object) -> OperatorLineage[Any, Any] | None:
         """Describe to OpenLineage why the task failed. As :meth:`get_openlineage_facets_on_complete`."""
         return self.get_openlineage_facets_on_complete(task_instance)
 
@@ -144,29 +133,3 @@ class GateTaskMixin:
 
             self._made_gate = Gate(self)  # type: ignore[arg-type]  # the task is the rest of what a gate needs
         return self._made_gate
-
-    def prepare_for_execution(self) -> Any:
-        """
-        Return the task that a worker runs: as Airflow's own.
-
-        Airflow 2 (delete this with it) would end a deferred task before it can say what the trigger saw. So the gate
-        applies ``execution_timeout`` itself there. Policies have run by now, and what they have set counts.
-        """
-        task = super().prepare_for_execution()  # type: ignore[misc]  # Airflow's base class follows
-        task._apply_execution_timeout()  # noqa: SLF001  # a copy of this one
-        return task
-
-    def _apply_execution_timeout_if_mapped(self) -> None:
-        """Do the same with a task that a worker makes for a map index: Airflow 2 does not prepare it."""
-        if version_compat.is_made_from_mapped(self):  # type: ignore[arg-type]  # a task is an operator
-            self._apply_execution_timeout()
-
-    def _apply_execution_timeout(self) -> None:
-        if self.deferrable and version_compat.execution_timeout_counts_deferral():
-            self._own_execution_limit, self.execution_timeout = self.execution_timeout, None
-
-    def _execution_timer(self) -> AbstractContextManager[Any]:
-        """Stop this process at ``execution_timeout``, where Airflow does not because the gate applies it itself."""
-        from airflow_provider_oxen.execution_timer import execution_timer
-
-        return execution_timer(self._own_execution_limit)

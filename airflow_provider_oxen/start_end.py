@@ -25,10 +25,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen import version_compat
-from airflow_provider_oxen.airflow_names import conf
+from airflow_provider_oxen import storage_compat, triggerer_compat, version_compat
 from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
 from airflow_provider_oxen.triggerer_templates import (
     DagFacts,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-__all__ = ["BACKSTOP", "Logger", "Plan", "find_deadline", "may_end_in_triggerer", "plan", "update_start"]
+__all__ = ["BACKSTOP", "Plan", "find_deadline", "may_end_in_triggerer", "plan", "update_start"]
 
 #: Airflow's own timeout of a deferred task is later than the deadline by this. The trigger itself reports the deadline,
 #: with what it last saw, and may be late because of one slow request or because it moved to another triggerer.
@@ -51,13 +50,6 @@ BACKSTOP = timedelta(minutes=10)
 _LEAD_SECONDS = 3.0
 #: The templated arguments of the trigger. Their names must be those of the operator's template fields.
 _TEMPLATED = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
-
-
-class Logger(Protocol):
-    """What is needed of a logger: Airflow 2 and 3 have different classes."""
-
-    def warning(self, message: str, /, *args: object) -> object:
-        """Log a warning, with ``%s`` in the message for each argument."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +110,7 @@ def plan(
     )
 
 
-def may_end_in_triggerer(task: version_compat.Task, log: Logger) -> bool:
+def may_end_in_triggerer(task: version_compat.Task, log: version_compat.TaskLogger) -> bool:
     """
     Decide whether a completed evaluation may end the task in the triggerer, now that the whole DAG is known.
 
@@ -153,11 +145,11 @@ def find_deadline(trigger: BaseTrigger, timeout_seconds: float) -> float:
     :param timeout_seconds: how long to wait, from the start of the attempt.
     :return: seconds since the epoch. Outside of a triggerer, the wait starts now.
     """
-    ends_at = version_compat.trigger_ends_at(trigger)
+    ends_at = triggerer_compat.trigger_ends_at(trigger)
     if ends_at is None:
         return time.time() + timeout_seconds
     allowed = timedelta(seconds=timeout_seconds) + BACKSTOP
-    task = version_compat.task_of(trigger)
+    task = triggerer_compat.task_of(trigger)
     if task is not None and task.execution_timeout is not None:
         allowed = min(allowed, task.execution_timeout)
     began_at = ends_at - allowed
@@ -199,7 +191,7 @@ def _why_end_on_worker_while_parsing(task: BaseOperator) -> str | None:
     if version_compat.has_listeners():
         # Airflow would refuse to import the DAG file.
         return "a listener is installed (OpenLineage, say), and only a worker calls listeners when a task ends"
-    if version_compat.has_custom_xcom_backend():
+    if storage_compat.has_custom_xcom_backend():
         return "only a worker writes to the XCom backend of [core] xcom_backend"
     if version_compat.has_hook(task, "post_execute"):
         return "only a worker calls post_execute"
@@ -225,8 +217,7 @@ def _for_triggerer(task: BaseOperator, arguments: TriggerArguments) -> TriggerAr
 
     :raises NeedsWorkerError: there is none, or the start needs a worker for another reason.
     """
-    if conf.getboolean("triggerer", "queues_enabled", fallback=False):
-        # Source: Airflow 3.3.2's scheduler writes such a trigger without a queue, whatever the task's is.
+    if version_compat.has_triggerer_queues():
         raise NeedsWorkerError(
             "[triggerer] queues_enabled is set, and triggerers with --queues do not run what begins there"
         )

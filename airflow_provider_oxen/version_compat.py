@@ -2,55 +2,54 @@
 Every difference between Airflow versions, and every use of what Airflow does not document.
 
 Each function names the source that it relies on. "Delete with Airflow 2" means: when Airflow 2 is no longer supported.
-"No public way" means: it stays until Airflow has one. Names that only moved between modules are in ``airflow_names``.
+"No public way" means: it stays until Airflow has one. What concerns triggers is in ``triggerer_compat``, how Airflow
+stores things is in ``storage_compat``, and names that moved between modules are in ``airflow_names``.
 
 Imports are late, because this module is imported whenever a DAG file is parsed.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator, Context
-    from airflow.sdk.definitions.mappedoperator import MappedOperator
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol as TaskInstance
+    from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+    from airflow.sdk.types import Logger
     from airflow.serialization.definitions.baseoperator import SerializedBaseOperator
-    from airflow.triggers.base import BaseTrigger
 
     #: An operator as the DAG file made it, or as Airflow stored it.
     Task: TypeAlias = BaseOperator | SerializedBaseOperator
+    #: The log of a task or of a trigger. Airflow 2's is of ``logging``, and Airflow 3's of structlog.
+    TaskLogger: TypeAlias = Logger
 
 __all__ = [
+    "ExecutionTimeoutMixin",
     "Output",
     "airflow_version",
     "attempt_began_at",
     "can_start_and_end_in_triggerer",
     "deferral_error",
-    "delete_xcom",
+    "discard_partial",
     "execution_timeout_counts_deferral",
     "find_output",
-    "has_custom_xcom_backend",
+    "form_behaviour",
+    "form_widgets",
     "has_hook",
     "has_listeners",
     "has_own_jinja_settings",
     "has_own_params",
+    "has_triggerer_queues",
+    "is_airflow",
     "is_expanded_over",
     "is_in_mapped_group",
     "is_made_from_mapped",
     "is_mapped",
-    "is_still_deferred",
-    "link_xcoms",
     "reschedule_exception",
     "returns_dag_result",
-    "runs_in_triggerer",
-    "store_link",
-    "store_xcom",
-    "stores_links_at_process_end",
-    "task_instance_of",
-    "task_of",
-    "trigger_ends_at",
 ]
 
 
@@ -68,7 +67,7 @@ def airflow_version() -> str:
     return str(__version__)
 
 
-def _is_airflow(*at_least: int) -> bool:
+def is_airflow(*at_least: int) -> bool:
     """Compare the running Airflow, pre-releases of a version included."""
     return tuple(map(int, airflow_version().split(".")[:2])) >= at_least
 
@@ -79,7 +78,7 @@ def can_start_and_end_in_triggerer() -> bool:
 
     Source: ``BaseTrigger.render_template_fields``, which is new in Airflow 3.3.
     """
-    return _is_airflow(3, 3)
+    return is_airflow(3, 3)
 
 
 def execution_timeout_counts_deferral() -> bool:
@@ -89,22 +88,22 @@ def execution_timeout_counts_deferral() -> bool:
     A worker then ends such a task when it takes it up again, before the task can say what the trigger saw. Airflow 3
     counts from there again. Source: ``_execute_task`` in Airflow 2.11's ``models/taskinstance.py``.
     """
-    return not _is_airflow(3, 0)
-
-
-def stores_links_at_process_end() -> bool:
-    """
-    Say whether Airflow itself stores the links of a task when its process ends. Delete with Airflow 2.
-
-    Source: ``finalize`` in Airflow 3's ``sdk/execution_time/task_runner.py``.
-    """
-    return _is_airflow(3, 0)
+    return not is_airflow(3, 0)
 
 
 # A task, while its DAG file is parsed and later
 
 
-def is_made_from_mapped(operator: BaseOperator) -> bool:
+def discard_partial(partial: OperatorPartial) -> None:
+    """
+    Keep Airflow from warning that a task was never mapped, where it was refused before it could be. No public way.
+
+    Source: ``OperatorPartial.__del__``.
+    """
+    partial._expand_called = True  # noqa: SLF001
+
+
+def is_made_from_mapped(operator: object) -> bool:
     """Say whether a worker made an operator for one map index, from rendered values. No public way."""
     # ``BaseOperatorMeta`` sets it before ``__init__`` is called.
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
@@ -172,6 +171,18 @@ def is_expanded_over(task: Task) -> bool:
     return task.get_dag() is not None and any(task.iter_mapped_dependants())
 
 
+def has_triggerer_queues() -> bool:
+    """
+    Say whether some triggerers may run only the triggers of their queues. No public way.
+
+    Source: Airflow 3.3.2's scheduler writes a trigger that begins without a worker without a queue, whatever the task's
+    is, and triggerers with ``--queues`` do not run it.
+    """
+    from airflow_provider_oxen.airflow_names import conf
+
+    return bool(conf.getboolean("triggerer", "queues_enabled", fallback=False))
+
+
 def has_listeners() -> bool:
     """Say whether a plugin listens to what happens to tasks. No public way. Source: ``DagBag.bag_dag``."""
     from airflow.listeners.listener import get_listener_manager
@@ -225,102 +236,74 @@ def reschedule_exception(moment: datetime) -> Exception:
     return AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]  # Airflow's
 
 
-def runs_in_triggerer(trigger: BaseTrigger) -> bool:
+# execution_timeout of a deferrable task. All of this is for Airflow 2: delete it with it
+
+
+class ExecutionTimeoutMixin:
     """
-    Say whether a triggerer runs the trigger, and not ``dag.test()`` or code of the user's.
+    Applies ``execution_timeout`` to a deferrable task where Airflow would count the deferral as well.
 
-    No public way. Source: ``TriggerRunner.create_triggers`` gives it an id.
+    Airflow 2 would end the task before it can say what the trigger saw. So the task hides the timeout from it, and
+    stops itself in each of its processes, as Airflow 3 does. See :func:`execution_timeout_counts_deferral`.
     """
-    return getattr(trigger, "trigger_id", None) is not None
+
+    deferrable: bool
+    execution_timeout: timedelta | None
+    _hidden_timeout: timedelta | None = None
+
+    @property
+    def execution_limit(self) -> timedelta | None:
+        """How long this attempt may take by ``execution_timeout``, also where that is hidden from Airflow."""
+        return self.execution_timeout if self._hidden_timeout is None else self._hidden_timeout
+
+    def prepare_for_execution(self) -> Any:
+        """Return the task that a worker runs: as Airflow's own. What cluster policies have set counts by now."""
+        task = super().prepare_for_execution()  # type: ignore[misc]  # Airflow's base class follows
+        task.hide_execution_timeout()
+        return task
+
+    def hide_execution_timeout(self) -> None:
+        """Hide the timeout from an Airflow that would count the deferral."""
+        if self.deferrable and execution_timeout_counts_deferral():
+            self._hidden_timeout, self.execution_timeout = self.execution_timeout, None
+
+    def hide_execution_timeout_if_mapped(self) -> None:
+        """Do the same with a task that a worker makes for a map index: Airflow 2 does not prepare it."""
+        if is_made_from_mapped(self):
+            self.hide_execution_timeout()
+
+    def stop_at_execution_timeout(self) -> AbstractContextManager[object]:
+        """Stop this process after a hidden timeout. Airflow itself does so where none is hidden."""
+        if self._hidden_timeout is None:
+            return nullcontext()
+        from airflow.utils.timeout import timeout  # type: ignore[import-not-found]  # Airflow 2 only
+
+        timer: AbstractContextManager[object] = timeout(seconds=self._hidden_timeout.total_seconds())
+        return timer
 
 
-def task_instance_of(trigger: BaseTrigger) -> TaskInstance | None:
-    """Return the task instance that waits for a trigger; None outside of a triggerer."""
-    ti: TaskInstance | None = getattr(trigger, "task_instance", None)
-    return ti
+# The connection form of Airflow before 3.2, which does not read it from the provider's metadata. Delete with that
 
 
-def task_of(trigger: BaseTrigger) -> SerializedBaseOperator | None:
+def form_behaviour(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe how the fields of every connection appear, for ``get_ui_field_behaviour`` of a hook."""
+    return {
+        "hidden_fields": list(form["hidden-fields"]),
+        "relabeling": dict(form["relabeling"]),
+        "placeholders": dict(form["placeholders"]),
+    }
+
+
+def form_widgets(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return the task that waits for a trigger, as Airflow stored it. Delete the default with Airflow 3.2.
+    Make the widgets of the extra fields, for ``get_connection_form_widgets`` of a hook.
 
-    :return: None if the wait did not begin in the triggerer: Airflow then loads no DAG there.
+    Needs Flask-AppBuilder, which those versions bring.
     """
-    task: SerializedBaseOperator | None = getattr(trigger, "task", None)
-    return task
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import StringField
 
-
-def trigger_ends_at(trigger: BaseTrigger) -> datetime | None:
-    """
-    Return when Airflow ends a trigger, in UTC; None outside of a triggerer, or if Airflow does not end it.
-
-    No public way. Source: ``TriggerRunner.create_triggers``. It is the task instance's ``trigger_timeout``.
-    """
-    ends_at: datetime | None = getattr(trigger, "timeout_after", None)
-    if ends_at is not None and ends_at.tzinfo is None:  # SQLite has no time zones
-        return ends_at.replace(tzinfo=timezone.utc)
-    return ends_at
-
-
-async def is_still_deferred(ti: TaskInstance) -> bool:
-    """
-    Ask Airflow whether a task is deferred, from its trigger. For Airflow 3.3 and later.
-
-    ``on_kill`` is called also where a trigger only moves to another triggerer (apache/airflow#73454). No public way.
-    """
-    from airflow.sdk.execution_time.comms import GetTaskStates
-    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
-
-    asked = GetTaskStates(dag_id=ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id])
-    response: Any = await SUPERVISOR_COMMS.asend(asked)
-    return "deferred" in response.task_states.get(ti.run_id, {}).values()
-
-
-# XComs, and the links in them
-
-
-def has_custom_xcom_backend() -> bool:
-    """Say whether Airflow has an XCom backend of the user's. Delete the second default with Airflow 2."""
-    from airflow_provider_oxen.airflow_names import conf
-
-    defaults = ("airflow.sdk.execution_time.xcom.BaseXCom", "airflow.models.xcom.BaseXCom")
-    return conf.get("core", "xcom_backend", fallback=defaults[0]) not in defaults
-
-
-async def store_xcom(ti: TaskInstance, key: str, value: object) -> None:
-    """Store an XCom from a triggerer, as a worker does. For Airflow 3.3 and later."""
-    from airflow.sdk.execution_time.xcom import XCom
-
-    await XCom.aset(key=key, value=value, **_place(ti))
-
-
-def delete_xcom(ti: TaskInstance, key: str) -> None:
-    """Delete an XCom on a worker, if there is one."""
-    from airflow_provider_oxen.airflow_names import XCom
-
-    XCom.delete(key=key, **_place(ti))
-
-
-async def store_link(ti: TaskInstance, key: str, address: str) -> None:
-    """Store the address of a link from a triggerer. For Airflow 3.3 and later."""
-    await link_xcoms().aset(key=key, value=address, **_place(ti))
-
-
-def link_xcoms() -> Any:
-    """
-    Find the class of the XComs that hold links.
-
-    Airflow 3 keeps them in its database and reads them from there, whatever ``[core] xcom_backend`` says. Airflow 2
-    (delete the fallback with it) makes no difference.
-    """
-    try:
-        from airflow.sdk.bases.xcom import BaseXCom
-    except ImportError:
-        from airflow.models.xcom import XCom
-
-        return XCom
-    return BaseXCom
-
-
-def _place(ti: TaskInstance) -> dict[str, Any]:
-    return {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id, "map_index": ti.map_index}
+    return {
+        name: StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
+        for name, field in fields.items()
+    }

@@ -8,11 +8,15 @@ task: its own XComs are deleted at each start. There, a process knows only what 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_provider_oxen import storage_compat
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.execution_time.context import TaskStateStoreAccessor
 
+    from airflow_provider_oxen.version_compat import TaskLogger
     from airflow_provider_oxen.wait import Wait
 
 __all__ = ["WAIT_KEY", "WaitStore", "open_wait_store"]
@@ -24,8 +28,8 @@ _KEPT_AFTER = timedelta(days=1)
 
 
 def open_wait_store(context: Context) -> WaitStore | None:
-    """Find the store of this task instance; None where Airflow has none. Delete the None with Airflow 3.2."""
-    accessor: Any = context.get("task_state_store")
+    """Find the store of this task instance; None where Airflow has none."""
+    accessor = storage_compat.task_state_store(context)
     return None if accessor is None else WaitStore(accessor, str(getattr(context["ti"], "id", "")))
 
 
@@ -37,11 +41,11 @@ class WaitStore:
     :param attempt: the attempt's id.
     """
 
-    def __init__(self, accessor: Any, attempt: str) -> None:
+    def __init__(self, accessor: TaskStateStoreAccessor, attempt: str) -> None:
         self._accessor = accessor
         self._attempt = attempt
 
-    def read(self, wait: Wait, log: Any) -> Wait:
+    def read(self, wait: Wait, log: TaskLogger) -> Wait:
         """Go on where the attempt's last process was; where that is not known, begin again."""
         try:
             memory = self._accessor.get(WAIT_KEY)
@@ -52,7 +56,7 @@ class WaitStore:
             log.warning("What this wait has seen so far could not be read: %r", error)
             return wait
 
-    def write(self, wait: Wait, log: Any, *, now: float) -> bool:
+    def write(self, wait: Wait, log: TaskLogger, *, now: float) -> bool:
         """Store the wait, and say whether the next process will find it."""
         memory = {"attempt": self._attempt, **wait.to_memory()}
         keep_for = timedelta(seconds=max(wait.deadline - now, 0.0)) + _KEPT_AFTER

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen import version_compat
+from airflow_provider_oxen import storage_compat, triggerer_compat
 from airflow_provider_oxen.start_end import may_end_in_triggerer
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ async def store_links(trigger: BaseTrigger, addresses: dict[str, str], stored: d
     :param stored: what the last call returned; empty at first.
     :return: what is stored now. A wait goes on without its links if Airflow does not take them.
     """
-    ti = version_compat.task_instance_of(trigger)
-    if addresses == stored or ti is None or not version_compat.runs_in_triggerer(trigger):
+    ti = triggerer_compat.task_instance_of(trigger)
+    if addresses == stored or ti is None or not triggerer_compat.runs_in_triggerer(trigger):
         return stored
     try:
         for key, address in addresses.items():
             # An empty one replaces that of an earlier attempt.
             if address != stored.get(key, "") or ti.try_number > 1:
-                await version_compat.store_link(ti, key, address)
+                await storage_compat.store_link(ti, key, address)
     except Exception as error:  # noqa: BLE001  # the wait does not depend on it
         trigger.log.warning("The links of this task could not be stored: %r", error)
         return stored
@@ -58,17 +58,17 @@ async def store_result(trigger: BaseTrigger, result: dict[str, Any], *, do_xcom_
     :param do_xcom_push: whether the task stores XComs.
     :return: whether the task may end now. If not, it has to end on a worker.
     """
-    ti = version_compat.task_instance_of(trigger)
+    ti = triggerer_compat.task_instance_of(trigger)
     # A test of a DAG runs triggers, too, and does not know the event that ends a task.
-    if ti is None or not version_compat.runs_in_triggerer(trigger):
+    if ti is None or not triggerer_compat.runs_in_triggerer(trigger):
         return False
     try:
-        task = version_compat.task_of(trigger)
+        task = triggerer_compat.task_of(trigger)
         # If a worker started the task, it has decided this, and the trigger may not know the task.
         if task is not None and task.start_trigger_args and not may_end_in_triggerer(task, trigger.log):
             return False
         for key in RESULT_KEYS if do_xcom_push else ():
-            await version_compat.store_xcom(ti, key, result)
+            await storage_compat.store_xcom(ti, key, result)
     except Exception as error:  # noqa: BLE001  # a worker can do it, whatever it is
         trigger.log.warning("A worker ends this task, because its result could not be stored from here: %r", error)
         return False
@@ -85,4 +85,4 @@ def delete_earlier_results(context: Context) -> None:
     """
     ti = context["ti"]
     for key in RESULT_KEYS if ti.try_number > 1 else ():
-        version_compat.delete_xcom(ti, key)
+        storage_compat.delete_xcom(ti, key)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import AirflowNotFoundException, BaseHook, get_async_connection
 from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
 from airflow_provider_oxen.clients import OxenAsyncClient, OxenClient
@@ -147,23 +148,13 @@ class OxenHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form to Airflow before 3.2, which does not read it from the provider's metadata."""
-        return {
-            "hidden_fields": list(CONNECTION_FORM["hidden-fields"]),
-            "relabeling": dict(CONNECTION_FORM["relabeling"]),
-            "placeholders": dict(CONNECTION_FORM["placeholders"]),
-        }
+        """Describe the connection form to an Airflow that does not read it from the provider's metadata."""
+        return version_compat.form_behaviour(CONNECTION_FORM)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Describe the form's extra fields to Airflow before 3.2. Needs Flask-AppBuilder, which those bring."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import StringField
-
-        return {
-            name: StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
-            for name, field in CONNECTION_FIELDS.items()
-        }
+        """Describe the form's extra fields to an Airflow that does not read them from the provider's metadata."""
+        return version_compat.form_widgets(CONNECTION_FIELDS)
 
 
 @contextmanager

@@ -9,11 +9,14 @@ server reads it, and has only the key of the task instance to find it by.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_oxen.airflow_names import BaseOperatorLink
 
 if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
     from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 
 __all__ = ["LINKS", "OxenEvaluationLink", "OxenLink", "OxenResultsLink", "OxenSourceDataLink", "build_addresses"]
@@ -24,10 +27,12 @@ class OxenLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """The XCom that holds the address. Airflow 3's own name for it; Airflow 2 has none."""
-        return f"_link_{type(self).__name__}"
+        """The XCom that holds the address."""
+        from airflow_provider_oxen.storage_compat import link_key
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return link_key(self)
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """
         Find the address.
 
@@ -38,7 +43,7 @@ class OxenLink(BaseOperatorLink):
         known: dict[str, str] | None = getattr(operator, "link_addresses", None)
         if known is not None:
             return known[self.xcom_key]
-        from airflow_provider_oxen.version_compat import link_xcoms
+        from airflow_provider_oxen.storage_compat import link_xcoms
 
         return str(link_xcoms().get_value(ti_key=ti_key, key=self.xcom_key) or "")
 

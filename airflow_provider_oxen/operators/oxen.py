@@ -203,11 +203,11 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             self._warn("durable=False: each attempt starts an evaluation, so a retry pays again", stacklevel=3)
         if end_from_trigger:
             self._plan_end()
-        self._apply_execution_timeout_if_mapped()
+        self.hide_execution_timeout_if_mapped()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the evaluation, or take up the one that an earlier attempt started; then wait for it."""
-        with self._execution_timer():
+        with self.stop_at_execution_timeout():
             self._check_rendered()
             request = self._build_request(context)
             started = self._starter.start(context, request)
@@ -232,7 +232,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Take up a deferred task. The gate concludes what a trigger reports, and how Airflow itself ends a trigger."""
-        with self._execution_timer():
+        with self.stop_at_execution_timeout():
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except AirflowException as error:

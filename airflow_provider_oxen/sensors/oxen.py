@@ -173,7 +173,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
                 self._check_known(vars(self))
-        self._apply_execution_timeout_if_mapped()
+        self.hide_execution_timeout_if_mapped()
         if self.deferrable and self.reschedule:
             self._warn(
                 "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "
@@ -198,7 +198,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             mapped = version_compat.is_made_from_mapped(self)
             why = "a mapped task" if mapped else "a task that `airflow dags test` or `airflow tasks test` runs"
             self.log.warning("start_from_trigger has no effect here: Airflow begins %s on a worker.", why)
-        with self._execution_timer():
+        with self.stop_at_execution_timeout():
             return self._gate.execute(context, self._ref)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -221,7 +221,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             from airflow_provider_oxen.xcoms import delete_earlier_results
 
             delete_earlier_results(context)
-        with self._execution_timer():
+        with self.stop_at_execution_timeout():
             try:
                 return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
             except AirflowException as error:

@@ -7,11 +7,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_oxen import start_end, version_compat, xcoms
+from airflow_provider_oxen import start_end, triggerer_compat, xcoms
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
@@ -19,6 +19,10 @@ from airflow_provider_oxen.messages import describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import DAG
 
 __all__ = ["OxenEvaluationTrigger"]
 
@@ -111,17 +115,9 @@ class OxenEvaluationTrigger(BaseTrigger):
             {argument.name: getattr(self, argument.name) for argument in fields(TriggerArguments)},
         )
 
-    def get_template_env(self, dag: Any = None) -> Any:
-        """
-        Return what renders the templates: as on a worker, a variable that is missing is an error.
-
-        Source: Airflow 3.3.2's triggerer renders it as nothing, and the wait would be for another evaluation.
-        """
-        from jinja2 import StrictUndefined
-
-        environment = super().get_template_env(dag)
-        environment.undefined = StrictUndefined
-        return environment
+    def get_template_env(self, dag: DAG | None = None) -> jinja2.Environment:
+        """Return what renders the templates: as on a worker, a variable that is missing is an error."""
+        return triggerer_compat.refuse_missing_variables(super().get_template_env(dag))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over."""
@@ -171,11 +167,11 @@ class OxenEvaluationTrigger(BaseTrigger):
         Airflow 3.3 calls this when a person marks or clears the deferred task, but also when the trigger only moves to
         another triggerer; then nothing is said. Nothing is cancelled here: the vendor documents no call for it.
         """
-        ti = version_compat.task_instance_of(self)
+        ti = triggerer_compat.task_instance_of(self)
         if ti is None or self._has_ended:
             return
         try:
-            if await version_compat.is_still_deferred(ti):
+            if await triggerer_compat.is_still_deferred(ti):
                 return
         except Exception as error:  # noqa: BLE001  # without the response, nothing true can be said
             self.log.debug("The state of the task is not known: %r", error)

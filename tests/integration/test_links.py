@@ -14,7 +14,7 @@ from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
-from airflow_provider_oxen.version_compat import link_xcoms
+from airflow_provider_oxen.storage_compat import link_xcoms
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
 from tests.support.links import ADDRESSES, NAMES, addresses_of
 from tests.support.public_hub import public_hub

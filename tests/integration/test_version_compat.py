@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,10 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     BaseOperator,
     Param,
-    XCom,
     task,
     task_group,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
-from airflow.triggers.base import BaseTrigger
 from jinja2 import Undefined
 
 from airflow_provider_oxen import version_compat
@@ -40,16 +38,6 @@ class Task(BaseOperator):
         self.x = x
 
 
-class Trigger(BaseTrigger):
-    """Is only made, and never run."""
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "", {}
-
-    async def run(self) -> Any:
-        yield None
-
-
 def test_version_is_that_of_the_package() -> None:
     """The version is what Airflow says of itself, as text."""
     assert version_compat.airflow_version() == version("apache-airflow")
@@ -61,7 +49,6 @@ def test_differences_follow_the_version() -> None:
 
     assert version_compat.can_start_and_end_in_triggerer() is ((major, minor) >= (3, 3))
     assert version_compat.execution_timeout_counts_deferral() is (major == 2)
-    assert version_compat.stores_links_at_process_end() is (major == 3)
 
 
 def test_operator_of_one_map_index_is_known_while_it_is_made() -> None:
@@ -221,84 +208,6 @@ def test_exception_that_reschedules_has_the_moment() -> None:
 
     assert type(exception).__name__ == "AirflowRescheduleException"
     assert exception.reschedule_date == NOW
-
-
-def test_trigger_outside_of_a_triggerer_is_known() -> None:
-    """A trigger that no triggerer set up has no task, no task instance, and no end."""
-    trigger = Trigger()
-
-    assert version_compat.runs_in_triggerer(trigger) is False
-    assert version_compat.task_instance_of(trigger) is None
-    assert version_compat.task_of(trigger) is None
-    assert version_compat.trigger_ends_at(trigger) is None
-
-
-def test_trigger_in_a_triggerer_is_known() -> None:
-    """A triggerer gives a trigger its id, its task instance and the time of its end; SQLite's has no time zone."""
-    trigger = Trigger()
-    trigger.trigger_id = 1
-    trigger.task_instance = SimpleNamespace(task_id="t")
-
-    assert version_compat.runs_in_triggerer(trigger) is True
-    assert version_compat.task_instance_of(trigger) is trigger.task_instance
-    for stored in (NOW, NOW.replace(tzinfo=None)):
-        trigger.timeout_after = stored
-        assert version_compat.trigger_ends_at(trigger) == NOW
-
-
-@needs_3_3
-def test_trigger_that_began_in_a_triggerer_knows_its_task() -> None:
-    """For a wait that began in the triggerer, Airflow gives the task instance its task."""
-    trigger = Trigger()
-    stored = Task(task_id="t", execution_timeout=timedelta(seconds=5))
-    trigger.task_instance = SimpleNamespace(task_id="t", task=stored)
-
-    assert version_compat.task_of(trigger) is stored
-
-
-@pytest.mark.parametrize(("backend", "custom"), [(None, False), ("my.Backend", True)])
-def test_xcom_backend_of_the_user_is_found(monkeypatch: pytest.MonkeyPatch, backend: str | None, custom: bool) -> None:
-    """Airflow's own default is none, whatever it is called in the version that runs."""
-    if backend is not None:
-        monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", backend)
-
-    assert version_compat.has_custom_xcom_backend() is custom
-
-
-PLACE = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3}
-
-
-def test_xcom_is_deleted_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One key of one map index of one task instance is deleted."""
-    deleted: list[dict[str, Any]] = []
-    monkeypatch.setattr(XCom, "delete", lambda **where: deleted.append(where), raising=False)
-
-    version_compat.delete_xcom(SimpleNamespace(**PLACE), "key")
-
-    assert deleted == [{"key": "key", **PLACE}]
-
-
-@needs_3_3
-@pytest.mark.parametrize("what", ["store_xcom", "store_link"])
-async def test_xcom_is_stored_at_its_place(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """A triggerer stores results as a worker does, and links without the user's XCom backend."""
-    from airflow.sdk.bases.xcom import BaseXCom
-    from airflow.sdk.execution_time import xcom
-
-    class Custom(BaseXCom):
-        pass
-
-    stored: list[tuple[type, dict[str, Any]]] = []
-
-    async def aset(cls: type, **named: Any) -> None:
-        stored.append((cls, named))
-
-    monkeypatch.setattr(xcom, "XCom", Custom)
-    monkeypatch.setattr(BaseXCom, "aset", classmethod(aset))
-
-    await getattr(version_compat, what)(SimpleNamespace(**PLACE), "key", "value")
-
-    assert stored == [(Custom if what == "store_xcom" else BaseXCom, {"key": "key", "value": "value", **PLACE})]
 
 
 def test_import_is_cheap() -> None:
