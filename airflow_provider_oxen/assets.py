@@ -17,7 +17,8 @@ from airflow_provider_oxen.parameters import check_path_parameter
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-    from airflow.sdk import Asset
+    from airflow.sdk import Asset, AssetAlias
+    from airflow.sdk.types import OutletEventAccessorsProtocol
 
     from airflow_provider_oxen.evaluations import Evaluation
 
@@ -88,7 +89,9 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # 
     return make_dataset(uri.netloc, namespace, repo_name, "/".join(path), revision)
 
 
-def add_to_events(outlets: Iterable[Any], outlet_events: Any, evaluation: Evaluation) -> None:
+def add_to_events(
+    outlets: Iterable[Asset | AssetAlias], outlet_events: OutletEventAccessorsProtocol, evaluation: Evaluation
+) -> None:
     """
     Add facts about the evaluation to the events of a task's ``oxen://`` outlets.
 

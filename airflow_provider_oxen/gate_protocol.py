@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
+    from airflow.sdk import Asset, AssetAlias
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_oxen.conditions import Condition
+    from airflow_provider_oxen.version_compat import TaskLogger
 
 __all__ = ["GateTask"]
 
@@ -33,12 +35,12 @@ class GateTask(Protocol):
     do_xcom_push: bool
     started_here: bool
     is_recorded: bool
-    outlets: list[Any]
+    outlets: list[Asset | AssetAlias]
     soft_fail: bool
     never_fail: bool
 
     @property
-    def log(self) -> Any:
+    def log(self) -> TaskLogger:
         """Airflow's logger of the task."""
 
     @property
@@ -49,5 +51,5 @@ class GateTask(Protocol):
     def waits_by_rescheduling(self) -> bool:
         """Whether the task ends its process between two polls."""
 
-    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None) -> Any:
+    def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None) -> NoReturn:
         """Airflow's own."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_oxen.messages import describe_duration
 from airflow_provider_oxen.polling import backoff_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.exceptions import OxenTransientError
+    from airflow_provider_oxen.version_compat import TaskLogger
 
 __all__ = ["Retries"]
 
@@ -26,7 +27,7 @@ class Retries:
     :param log: gets a warning for each try that failed.
     """
 
-    def __init__(self, window_seconds: float | None, log: Any) -> None:
+    def __init__(self, window_seconds: float | None, log: TaskLogger) -> None:
         self._give_up_at = None if window_seconds is None else time.monotonic() + window_seconds
         self._log = log
         self._tries = 0
