@@ -17,6 +17,7 @@ from airflow_provider_oxen.parameters import check_durations, is_template
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_oxen.gate import Gate
 
@@ -38,7 +39,7 @@ def describe_task(arguments: Mapping[str, Any]) -> str:
 
 @contextmanager
 def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Begin what is refused while a DAG file is parsed with the ids of DAG and task: a file may make hundreds."""
+    """Add the ids of DAG and task to the message of an error while a DAG file is parsed: a file may make hundreds."""
     try:
         yield
     except ValueError as error:
@@ -53,9 +54,9 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
     _made_gate: Gate | None = None
 
     @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
         """As Airflow's own. What can never work is refused here, while the DAG is parsed, and not on the workers."""
-        made = super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
+        made: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
         try:
             cls._check_partial(made.kwargs)
         except ValueError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator, Context
@@ -256,9 +256,9 @@ class ExecutionTimeoutMixin:
         """How long this attempt may take by ``execution_timeout``, also where that is hidden from Airflow."""
         return self.execution_timeout if self._hidden_timeout is None else self._hidden_timeout
 
-    def prepare_for_execution(self) -> Any:
+    def prepare_for_execution(self) -> Self:
         """Return the task that a worker runs: as Airflow's own. What cluster policies have set counts by now."""
-        task = super().prepare_for_execution()  # type: ignore[misc]  # Airflow's base class follows
+        task: Self = super().prepare_for_execution()  # type: ignore[misc]  # Airflow's base class follows
         task.hide_execution_timeout()
         return task
 

@@ -127,6 +127,22 @@ def test_no_file_is_long() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 330} == {}
 
 
+def test_differences_between_airflows_are_in_compat_files() -> None:
+    """What goes with a version of Airflow is in a file that says so by its name, and so is what is private there."""
+    marks = re.compile(
+        r"delete .{0,40}\bwith (it|airflow)\b|except ImportError|airflow \d only|noqa: SLF001", re.IGNORECASE
+    )
+    found = {path.name for path in PACKAGE.rglob("*.py") if marks.search(path.read_text())}
+
+    others = {
+        "airflow_names.py",  # names that moved
+        "evaluations.py",  # a descriptor that reads its own class
+        "get_provider_info.py",  # data
+        "start_store.py",  # an Airflow without a store
+    }
+    assert {name for name in found if not name.endswith("_compat.py")} <= others
+
+
 #: Imports that break a contract, by the file that they are added to, and what the contract says about each.
 VIOLATIONS = {
     ("evaluations.py", "from airflow_provider_oxen import gate"): "evaluations is not allowed to import gate",

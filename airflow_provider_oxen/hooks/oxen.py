@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import AirflowNotFoundException, BaseHook, get_async_connection
@@ -16,6 +16,9 @@ from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenUnreachableError
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.parameters import as_text
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 __all__ = ["OxenHook"]
 
@@ -132,7 +135,7 @@ class OxenHook(BaseHook):
         # In a thread, because a CA file may have to be read. Thousands of waits may begin at once, and most have none.
         return await asyncio.to_thread(self._parse_config, connection)
 
-    def _parse_config(self, connection: Any) -> ClientConfig:
+    def _parse_config(self, connection: Connection) -> ClientConfig:
         config = parse_config(
             self.oxen_conn_id,
             host=connection.host,
