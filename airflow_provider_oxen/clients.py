@@ -132,13 +132,13 @@ class OxenAsyncClient:
     :param look_up: reads the Airflow connection.
     """
 
-    __slots__ = ("_conn_id", "_connection", "_evaluation", "_joined_at", "_look_up", "_ref", "_shared")
+    __slots__ = ("_conn_id", "_connection", "_evaluation", "_joined_at_monotonic", "_look_up", "_ref", "_shared")
 
     def __init__(self, conn_id: str, look_up: Callable[[], Awaitable[ClientConfig]]) -> None:
         self._conn_id = conn_id
         self._look_up = look_up
         self._connection: SharedConnection | None = None
-        self._joined_at = 0.0
+        self._joined_at_monotonic = 0.0
         self._shared: SharedClient | None = None
         self._evaluation: SharedEvaluation | None = None
         self._ref: EvaluationRef | None = None
@@ -187,7 +187,7 @@ class OxenAsyncClient:
 
     def _join(self) -> SharedConnection:
         if self._connection is None:
-            self._connection, self._joined_at = join(self._conn_id, self._look_up), time.monotonic()
+            self._connection, self._joined_at_monotonic = join(self._conn_id, self._look_up), time.monotonic()
         return self._connection
 
     async def _with_accepted_key(self, request: Callable[[SharedClient], Awaitable[T]]) -> T:
@@ -196,7 +196,7 @@ class OxenAsyncClient:
         while True:
             client = self._shared
             if client is None or not connection.is_current(client):
-                client = await self._move_to(await connection.client(self._joined_at))
+                client = await self._move_to(await connection.client(self._joined_at_monotonic))
             try:
                 return await request(client)
             except OxenAuthenticationError as error:

@@ -6,13 +6,14 @@ How this works
 1. A task (the sensor) holds a :class:`Gate` and calls it from the methods that Airflow calls.
 2. :meth:`Gate.execute` polls once on the worker. If the evaluation has not ended, it defers to the triggerer,
    reschedules the task, or stays and polls, as the task's settings say.
-3. :meth:`Gate.resume` takes the task up again with the trigger's event; :meth:`Gate.resume_without_event` does where
-   Airflow itself ended the trigger.
+3. :meth:`Gate.resume` takes the task up again with the trigger's event; :meth:`Gate.resume_without_event` does so
+   where Airflow itself ended the trigger.
 4. Each way ends in an outcome, and :meth:`Gate._conclude` turns it into the state of the task by the table in
    ``reactions``. After a wait, the outcome says which evaluation is meant, and not the task's templates, which Airflow
    renders again.
 
-A gate is no base class of its tasks: they differ in theirs, and so do Airflow's by version.
+A gate is not a base class of its tasks: sensors and operators have different ones, which also differ between Airflow
+versions.
 
 The rule that must not be broken: nothing else in this package raises an Airflow exception about the end of a wait.
 """
@@ -78,7 +79,7 @@ class Gate:
         :param seen: the evaluation, where the task has just started it: no first poll is needed.
         :param hub: address of the hub that it came from.
         :return: the completed evaluation, as :meth:`Evaluation.to_dict`.
-        :raises Exception: by :data:`REACTIONS`; or what Airflow defers or reschedules a task with.
+        :raises Exception: by :data:`REACTIONS`; or the one with which a task defers or is rescheduled.
         """
         wait = self._begin(context, ref)
         store = open_wait_store(context) if self._task.waits_by_rescheduling else None
@@ -98,6 +99,7 @@ class Gate:
                     if self._task.deferrable:
                         self._defer(wait)
                     if reschedules:
+                        # Without a store, the next process does not know of failures, and could not back off from them.
                         seconds = step.seconds if store is not None or not wait.failures else wait.max_wait
                         until = datetime.now(tz=timezone.utc) + timedelta(seconds=max(seconds, step.seconds))
                         raise version_compat.reschedule_exception(until)
@@ -171,14 +173,14 @@ class Gate:
         )
 
     def _now(self) -> float:
-        """Return the time by a steady clock that was set by the wall clock when this process began with the task."""
+        """Return the time by a steady clock, which was set by the wall clock when the gate was made."""
         return self._epoch + time.monotonic()
 
     def _next_process_can_go_on(self, wait: Wait, store: WaitStore | None) -> bool:
-        """Say whether nothing is lost that matters if this process ends now."""
+        """Say whether this process may end now without losing what the wait depends on."""
         if store is not None and store.write(wait, self._task.log, now=self._now()):
             return True
-        # For how long the hub has been out of reach is known to this process alone.
+        # Only this process knows for how long the hub has been out of reach.
         outage_counts = wait.failing_since is not None and wait.retry_window is not None
         return not outage_counts and wait.not_found_since is None
 
@@ -231,7 +233,7 @@ class Gate:
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and task.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
-        self.outcome = outcome  # should a condition end the task itself
+        self.outcome = outcome  # a condition may end the task itself, by raising
         self.outcome = outcome = self._check_conditions(outcome)
         message = describe_outcome(outcome)
         reaction = REACTIONS[outcome.reason]
@@ -272,7 +274,7 @@ class Gate:
             self.link_addresses = build_addresses(ref, evaluation, hub)
 
     def _store_links(self, context: Context, *, process_goes_on: bool = False) -> None:
-        """Store the links now, where Airflow does not do so at the end of the process or that is far away."""
+        """Store the links now, unless Airflow stores them when this process ends, and that is soon."""
         at_end = storage_compat.stores_links_at_process_end()
         # Airflow 3 keeps links in its database, and this would write to the user's XCom backend.
         if at_end and (not process_goes_on or storage_compat.has_custom_xcom_backend()):

@@ -22,6 +22,8 @@ class GateTask(Protocol):
 
     ``poke_interval``, ``retry_window`` and ``timeout`` are in seconds; ``execution_limit`` is the ``execution_timeout``
     that counts from the start of this attempt; ``waits_by_rescheduling`` is False where ``deferrable`` is True.
+    ``started_here`` says that the task itself started the evaluation, and ``is_recorded`` that a later attempt can take
+    it up. ``never_fail`` and ``soft_fail`` are those of Airflow's sensors.
     """
 
     oxen_conn_id: str

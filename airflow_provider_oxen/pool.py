@@ -12,14 +12,14 @@ How this works
    waits. Changed settings (a new key, another host) make a new client.
 3. Requests beyond ``max_connections`` wait in a queue, first come, first served. The time limit of a request begins
    with its turn, so that many waits make polls late and not failures. Only where the hub has responded to no request
-   for as long as one may take, those that were queued all that time fail: a hub that hangs must not hold them past
-   their deadlines.
+   for as long as one may take, the requests that were queued all that time fail: a hub that hangs must not keep waits
+   beyond their deadlines.
 4. When the hub responds 429, the client sends nothing until the pause is over (see ``pause``): requests end at once
    in an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
    come back together.
 5. When the hub responds 401, the client sends nothing any more, and the connection is looked up again, once for all
    its waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that
-   begins later makes a new client, and asks.
+   begins later makes a new client, and asks the hub again.
 
 This is the only module with state of its own, ``_connections``, because waits that know nothing of each other must find
 what they share. It holds nothing that outlives the last wait.
@@ -102,18 +102,18 @@ class SharedConnection:
     def __repr__(self) -> str:
         return f"<SharedConnection {self._conn_id!r}: {self.waits} waits, client {self._client!r}>"
 
-    async def client(self, joined_at: float) -> SharedClient:
+    async def client(self, joined_at_monotonic: float) -> SharedClient:
         """
         Return the client of the connection's present settings.
 
-        :param joined_at: when the wait began, on the steady clock. It gets no client that was refused before.
+        :param joined_at_monotonic: when the wait began. It gets no client whose key was refused before that.
         :raises OxenError: the connection cannot be looked up, or its settings cannot be used.
         """
         known = self._client
         if (
             known is not None
             and (self.is_current(known) or self._looking_up.locked())
-            and not known.was_refused_before(joined_at)
+            and not known.was_refused_before(joined_at_monotonic)
         ):
             return known
         asked_at = time.monotonic()
@@ -121,7 +121,7 @@ class SharedConnection:
             known = self._client
             if known is None:
                 return await self._look_up_since(asked_at)
-            if known.was_refused_before(joined_at):
+            if known.was_refused_before(joined_at_monotonic):
                 current = await self._look_up_since(asked_at)
                 if current is known:
                     current = self._client = SharedClient(known.config)

@@ -53,8 +53,8 @@ UNKNOWN_EFFECT = "sent once, and whether it took effect is not known: "
 MAX_BODY_BYTES = 4 * 1024 * 1024
 #: Longest pause a hub may ask for: a mistake in its header must not stop a wait for days.
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-#: Envelopes of a response that is good; "error" is the third word the vendor's client knows. None: the contract does
-#: not require the field.
+#: The envelope's ``status`` in a good response. The vendor's client knows one more, "error". None is a response without
+#: the field, which the contract does not require.
 GOOD_ENVELOPES = (None, "success", "warning")
 #: An error of the hub's has at least one of these. JSON without any comes from something in front of it, as HTML does.
 _ENVELOPE_FIELDS = frozenset({"status", "status_message", "error"})
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 
 class ContractError(ValueError):
-    """A response with status code 200 is not what the contract says. The text says why."""
+    """A successful response is not what the contract says. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class Call(Generic[T]):
 
     :param method: HTTP method.
     :param path: percent-encoded path, from the hub's root on.
-    :param parse: makes the result from the body of a response with status code 200, and from the key, which must not
-        be in the result. Raises :class:`ContractError` where the body is not the contract's.
+    :param parse: makes the result from the body of a successful response, and from the key, which must not be in
+        the result. Raises :class:`ContractError` where the body is not the contract's.
     :param check: what a person should check where the hub refuses the call, as the end of a sentence.
     :param body: what to send as JSON; None: nothing.
     :param repeatable: whether sending it again has no further effect. A call that is not is sent at most once.
@@ -151,7 +151,7 @@ def parse_response(config: ClientConfig, call: Call[T], response: Response, *, n
 
 
 def as_unknown_effect(error: OxenRequestError) -> OxenUnknownEffectError:
-    """Make the error of a call that was sent, must not be repeated, and whose response cannot be used."""
+    """Make the error of a call that was sent and must not be repeated, where its response cannot be used."""
     return OxenUnknownEffectError(
         f"{UNKNOWN_EFFECT}{error.problem}",
         request=error.request,
@@ -162,17 +162,17 @@ def as_unknown_effect(error: OxenRequestError) -> OxenUnknownEffectError:
 
 
 class _ErrorResponse:
-    """A response that brings no result: makes its error. What that shows of it is redacted and on one line."""
+    """Makes the error of a response without a result. What the error shows of the response is redacted, in one line."""
 
     def __init__(self, config: ClientConfig, call: Call[Any], response: Response) -> None:
         self._config = config
         self._call = call
         self._response = response
         self._envelope = decode_object(response.body)
-        self._is_hubs = self._envelope is not None and not _ENVELOPE_FIELDS.isdisjoint(self._envelope)
+        self._is_from_hub = self._envelope is not None and not _ENVELOPE_FIELDS.isdisjoint(self._envelope)
 
     def error_in_success(self, problem: ContractError) -> OxenRequestError:
-        """Say what is wrong with a 200."""
+        """Say what is wrong with a response whose status code is that of a success."""
         if self._envelope is None:
             return self._error(OxenInvalidResponseError, f"the response is not JSON ({self._describe_body()})")
         envelope_status = self._envelope.get("status")
@@ -185,7 +185,7 @@ class _ErrorResponse:
     def error_by_status_code(self, now: datetime) -> OxenRequestError:
         """Say what any other status code means."""
         code = self._response.status_code
-        foreign = "" if self._is_hubs else f" The response is not the hub's JSON ({self._describe_body()})."
+        foreign = "" if self._is_from_hub else f" The response is not the hub's JSON ({self._describe_body()})."
         if code == 429:
             pause = _parse_retry_after(self._response.headers, now)
             message = "429: too many requests" + ("" if pause is None else f", asked to wait {pause:g} s")
@@ -197,7 +197,7 @@ class _ErrorResponse:
         if not 300 <= code < 500:
             return self._error(OxenInvalidResponseError, f"status code {code} is not in the contract")
         kind, message = self._refusal(code)
-        if self._is_hubs or not self._call.repeatable:
+        if self._is_from_hub or not self._call.repeatable:
             return self._error(kind, f"{code}: {message}{foreign}")
         # Something in front of the hub sent it. That may pass, and advice about ids and keys would be wrong.
         came = f"{self._describe_body()}, instead of the hub's JSON, from {self._config.base_url}{self._call.path}"

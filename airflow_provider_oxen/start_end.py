@@ -14,7 +14,7 @@ How this works
    :func:`may_end_in_triggerer` decides again when the end is near.
 5. The deadline of a wait that no worker started is not in its arguments, because they are made when the DAG file is
    parsed. :func:`find_deadline` computes it in the triggerer.
-6. What a worker would have stored is the business of ``xcoms``.
+6. ``xcoms`` stores what a worker would have stored.
 
 The rule that must not be broken: only a completed evaluation ends in the triggerer. Every failure goes to a worker,
 where the message, the callbacks, ``soft_fail`` and the retries are the same for all ways of waiting.
@@ -45,8 +45,8 @@ __all__ = ["BACKSTOP", "Plan", "find_deadline", "may_end_in_triggerer", "plan", 
 #: Airflow's own timeout of a deferred task is later than the deadline by this. The trigger itself reports the deadline,
 #: with what it last saw, and may be late because of one slow request or because it moved to another triggerer.
 BACKSTOP = timedelta(minutes=10)
-#: Airflow ends a trigger at ``execution_timeout`` without a word about the evaluation. The trigger's own deadline is
-#: this many seconds earlier, which is what its event takes to arrive.
+#: Airflow ends a trigger at ``execution_timeout``, and then says nothing about the evaluation. The trigger's own
+#: deadline is this many seconds earlier, so that its event arrives before.
 _LEAD_SECONDS = 3.0
 #: The templated arguments of the trigger. Their names must be those of the operator's template fields.
 _TEMPLATED = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")

@@ -3,7 +3,7 @@ Templates for the triggerer: whether it can render one, and in which form.
 
 A triggerer renders templates with less than a worker has. It knows no filters, macros or other settings of the DAG, and
 some of Airflow's variables need a request that it cannot send: the trigger then hangs until it times out. So a template
-is let through only if all of it is known to work there. Everything else needs a worker.
+is accepted only if all of it is known to work there. Everything else needs a worker.
 
 This is text analysis. No Airflow object comes in: what has to be known about the DAG is in :class:`DagFacts`.
 """
@@ -129,8 +129,8 @@ def rewrite_template(text: str, dag: DagFacts) -> str:
     for pull in pulls:
         if not _names_one_index(pull, dag):
             pull.kwargs.append(nodes.Keyword("map_indexes", nodes.Neg(nodes.Const(1))))
-    # Jinja cannot turn a tree into text, so the text is rewritten token by token, and compared with the tree: a mistake
-    # here would make the trigger hang.
+    # Jinja cannot turn a tree into text. So the text is rewritten token by token, and what it parses to is compared
+    # with the changed tree: a mistake here would make the trigger hang.
     rewritten = "".join(_add_map_indexes(environment.lex(text)))
     if environment.parse(rewritten) != tree:
         raise NeedsWorkerError("is a template with an xcom_pull in a form that only a worker is known to render")
