@@ -1,5 +1,6 @@
 """
-Names of Airflow that moved between its versions, and the look-up of a connection on an event loop.
+Names of Airflow that moved between its versions, and two look-ups: of a connection on an event loop, and of the DAG
+that a new task becomes part of.
 
 They are common-compat's (``airflow.providers.common.compat.sdk``), where it has them. The constraints of Airflow 2.11
 and 3.0 bring a common-compat without them, and an installation with those must not need another one.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         XComArg,
         conf,
     )
-    from airflow.sdk import Connection
+    from airflow.sdk import DAG, Connection, TaskGroup
 
 __all__ = [
     "AirflowException",
@@ -48,6 +49,7 @@ __all__ = [
     "XCom",
     "XComArg",
     "conf",
+    "find_current_dag",
     "get_async_connection",
 ]
 
@@ -80,6 +82,23 @@ async def get_async_connection(conn_id: str, hook: BaseHook) -> Connection:
 
         return await sync_to_async(hook.get_connection)(conn_id)
     return await look_up(conn_id, hook=hook)
+
+
+def find_current_dag() -> tuple[DAG | None, TaskGroup | None]:
+    """
+    Find the DAG and the task group that a task becomes part of, where none was passed to it. Delete with Airflow 2.
+
+    Airflow 3 passes them to ``__init__``. Source: ``BaseOperatorMeta._apply_defaults`` of both.
+    """
+    from airflow import __version__
+
+    if not __version__.startswith("2."):
+        return None, None
+    from airflow.models.dag import DagContext
+    from airflow.utils.task_group import TaskGroupContext  # type: ignore[import-not-found]
+
+    dag = DagContext.get_current_dag()
+    return dag, None if dag is None else TaskGroupContext.get_current_task_group(dag)
 
 
 def __getattr__(name: str) -> Any:

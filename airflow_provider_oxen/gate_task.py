@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import version_compat
+from airflow_provider_oxen.airflow_names import find_current_dag
 from airflow_provider_oxen.parameters import check_durations, is_template
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def describe_task(arguments: Mapping[str, Any]) -> str:
     :param arguments: those that Airflow passes on to an operator's ``__init__``.
     """
     dag, group = arguments.get("dag"), arguments.get("task_group")
+    if dag is None:
+        dag, current_group = find_current_dag()
+        group = group or current_group
     task_id = str(arguments.get("task_id"))
     if group is not None:
         task_id = group.child_id(task_id)

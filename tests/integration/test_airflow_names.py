@@ -15,7 +15,7 @@ from airflow_provider_oxen.hooks.oxen import OxenHook
 if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
 
-NAMES = [name for name in airflow_names.__all__ if name != "get_async_connection"]
+NAMES = [name for name in airflow_names.__all__ if name not in ("find_current_dag", "get_async_connection")]
 MODULES = ("compat.sdk", "compat.connection")
 
 

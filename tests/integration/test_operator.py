@@ -161,6 +161,8 @@ def test_value_that_is_not_text_is_refused_when_the_dag_is_parsed(name: str, val
     with pytest.raises(ValueError, match=rf"^Task 'label': .*{name}.* must be text, but is {type(value).__name__}"):
         make_operator(**{name: value})
     with DAG("d", schedule=None), pytest.raises(ValueError, match=rf"^DAG 'd', task 'label': .*{name}.* must be text"):
+        make_operator(**{name: value})
+    with DAG("d", schedule=None), pytest.raises(ValueError, match=rf"^DAG 'd', task 'label': .*{name}.* must be text"):
         OxenRunEvaluationOperator.partial(task_id="label", **{**named, name: value})
 
 

@@ -542,7 +542,6 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
             OxenEvaluationSensor.partial(task_id="gate", **arguments)
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 hands no DAG to __init__, so the task alone is named")
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -576,7 +575,6 @@ def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
             OxenEvaluationSensor.partial(**named).expand(evaluation_id=["x"])
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 hands no DAG to __init__, so the task alone is named")
 def test_warning_names_dag_and_task() -> None:
     """A warning about an argument begins with the ids of DAG and task."""
     with DAG("nightly", schedule=None), pytest.warns(UserWarning, match=r"^DAG 'nightly', task 'gate': mode="):
