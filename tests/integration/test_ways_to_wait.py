@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.reactions import OxenHubUnreachableError, OxenNotTheHubError, OxenWaitLostError
 from airflow_provider_oxen.testing import Disconnect, Fault, LocalHub, Respond
+from tests.support.dag_test import prepare_database, run_dag_test
 from tests.support.public_hub import public_hub
 from tests.support.tasks import (
     WAYS_TO_GO_ON,
@@ -108,16 +110,24 @@ def _facts(result: Result) -> dict[str, Any]:
 
 def _run(hub: LocalHub, way: str, row: str) -> Result:
     faults, end, arguments = ROWS[row]
+    run = run_dag_test if way == "dag.test()" else partial(run_task, way)
     stays = "deadline" in row or "lasts" in row or row == "refusal"  # then what was last seen is always the same
     evaluation_id = hub.add_evaluation("waited-for", end=end, seconds=60 if stays else 0.5, rows=10, faults=faults)
-    return run_task(way, evaluation_id, **{"poke_interval": 0.05, "max_wait": 0.06, **arguments})
+    return run(evaluation_id, **{"poke_interval": 0.05, "max_wait": 0.06, **arguments})
 
 
 #: How a task that pokes ends, by row: what the other ways are compared with.
 _poked: dict[str, dict[str, Any]] = {}
 
 
-@pytest.mark.parametrize("way", ["deferred", *WAYS_TO_GO_ON, IN_TRIGGERER])
+@pytest.fixture(scope="module")
+def _database() -> None:
+    """What ``dag.test()`` needs."""
+    prepare_database()
+
+
+@pytest.mark.usefixtures("_database")
+@pytest.mark.parametrize("way", ["deferred", *WAYS_TO_GO_ON, IN_TRIGGERER, "dag.test()"])
 @pytest.mark.parametrize("row", ROWS)
 def test_every_way_of_waiting_ends_alike(hub: LocalHub, row: str, way: str) -> None:
     """An evaluation that was seen, and then a fault: the end is that of a task that pokes."""
