@@ -84,7 +84,7 @@ class Gate:
         wait = self._begin(context, ref)
         store = open_wait_store(context) if self._task.waits_by_rescheduling else None
         if store is not None:
-            wait = store.read(wait, self._task.log)
+            wait = store.read(wait, self._task.log, now=self._now())
         try:
             with OxenHook(self._task.oxen_conn_id).get_conn() as client:
                 while True:
@@ -94,7 +94,9 @@ class Gate:
                         (wait, step), seen = self._advance(wait, seen, hub), None
                     if isinstance(step, Outcome):
                         break
-                    reschedules = self._task.waits_by_rescheduling and self._next_process_can_go_on(wait, store)
+                    reschedules = self._task.waits_by_rescheduling and self._next_process_can_go_on(
+                        wait, step.seconds, store
+                    )
                     self._store_links(context, process_goes_on=not (self._task.deferrable or reschedules))
                     if self._task.deferrable:
                         self._defer(wait)
@@ -176,9 +178,10 @@ class Gate:
         """Return the time by a steady clock, which was set by the wall clock when the gate was made."""
         return self._epoch + time.monotonic()
 
-    def _next_process_can_go_on(self, wait: Wait, store: WaitStore | None) -> bool:
-        """Say whether this process may end now without losing what the wait depends on."""
-        if store is not None and store.write(wait, self._task.log, now=self._now()):
+    def _next_process_can_go_on(self, wait: Wait, seconds: float, store: WaitStore | None) -> bool:
+        """Say whether this process may end now without losing what the wait depends on; the next polls after ``seconds``."""
+        now = self._now()
+        if store is not None and store.write(wait, self._task.log, now=now, next_poll_at=now + seconds):
             return True
         # Only this process knows for how long the hub has been out of reach.
         outage_counts = wait.failing_since is not None and wait.retry_window is not None

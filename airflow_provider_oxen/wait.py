@@ -23,7 +23,8 @@ How this works
 9. What is not the hub's (a 3xx or 4xx without its JSON) is an outage once the evaluation was seen. Before that, a
    setting is likely wrong: the wait ends at once, and the task may be retried.
 10. The hub's own 404 about an evaluation that exists is polled again for half a minute, because a replica may lag.
-11. A wait that goes on in another process takes with it what it must remember: :meth:`Wait.to_memory`.
+11. A wait that goes on in another process takes with it what it must remember: :meth:`Wait.to_memory`. The time by
+   which that process begins later than planned is no outage: :meth:`Wait.without_delay`.
 12. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
    :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
@@ -258,6 +259,19 @@ class Wait(NamedTuple):
             "failing_since": self.failing_since,
             "not_found_since": self.not_found_since,
         }
+
+    def without_delay(self, seconds: float) -> Wait:
+        """
+        Leave out the time by which the next poll is later than planned: nothing was seen to fail in it.
+
+        :param seconds: below 0 where the clock was set back meanwhile.
+        """
+        since, lagging_since = self.failing_since, self.not_found_since
+        return replace(
+            self,
+            failing_since=None if since is None else since + seconds,
+            not_found_since=None if lagging_since is None else lagging_since + seconds,
+        )
 
     def with_memory(self, memory: Mapping[str, Any]) -> Wait:
         """

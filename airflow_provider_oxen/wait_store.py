@@ -45,20 +45,20 @@ class WaitStore:
         self._accessor = accessor
         self._attempt = attempt
 
-    def read(self, wait: Wait, log: TaskLogger) -> Wait:
+    def read(self, wait: Wait, log: TaskLogger, *, now: float) -> Wait:
         """Go on where the attempt's last process was; where that is not known, begin again."""
         try:
             memory = self._accessor.get(WAIT_KEY)
             if not isinstance(memory, dict) or memory.get("attempt") != self._attempt:
                 return wait
-            return wait.with_memory(memory)
+            return wait.with_memory(memory).without_delay(now - float(memory.get("next_poll_at", now)))
         except Exception as error:  # noqa: BLE001  # the wait is worse without it, but goes on
             log.warning("What this wait has seen so far could not be read: %r", error)
             return wait
 
-    def write(self, wait: Wait, log: TaskLogger, *, now: float) -> bool:
+    def write(self, wait: Wait, log: TaskLogger, *, now: float, next_poll_at: float) -> bool:
         """Store the wait, and say whether the next process will find it."""
-        memory = {"attempt": self._attempt, **wait.to_memory()}
+        memory = {"attempt": self._attempt, "next_poll_at": next_poll_at, **wait.to_memory()}
         keep_for = timedelta(seconds=max(wait.deadline - now, 0.0)) + _KEPT_AFTER
         try:
             self._accessor.set(WAIT_KEY, memory, retention=keep_for)

@@ -222,14 +222,16 @@ async def test_redirect_to_plain_http_is_not_followed(monkeypatch: pytest.Monkey
         assert plain.requests == []
 
 
+@pytest.mark.parametrize("begun_by", ["a worker", "the triggerer"])
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
 async def test_setting_the_clock_moves_no_deadline(
-    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, jump: float
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, jump: float, begun_by: str
 ) -> None:
     """The machine's clock may jump while a wait runs: it ends neither early nor late."""
+    limit = {"deadline": time.time() + 1} if begun_by == "a worker" else {"timeout": 1}
     evaluation_id = oxen_hub.add_evaluation(seconds=60)
     began = time.monotonic()
-    task = asyncio.create_task(run_trigger(make_trigger(evaluation_id, deadline=time.time() + 1)))
+    task = asyncio.create_task(run_trigger(make_trigger(evaluation_id, **limit)))
     while oxen_hub.requests_for(evaluation_id) < 2:
         await asyncio.sleep(0.01)
     really = time.time

@@ -684,6 +684,19 @@ def test_wait_goes_on_in_another_process() -> None:
     assert _wait(deadline=T0 + 5).with_memory(memory).deadline == T0 + 5
 
 
+@pytest.mark.parametrize("late", [7_200.0, 30.0, 0.0, -7_200.0])
+def test_time_by_which_a_poll_is_late_counts_neither_as_outage_nor_as_lag(late: float) -> None:
+    """A scheduler that was down, or a clock that was set, between two processes shortens no time for which it fails."""
+    failing, _ = _advance(_wait(deadline=T0 + 86_400, retry_window=600.0), (0, OxenServerError("x")))
+    lagging, _ = _advance(_wait(deadline=T0 + 86_400), (0, _seen()), (1, OxenNotFoundError("x")))
+
+    for wait, error, window in ((failing, OxenServerError("x"), 600.0), (lagging, OxenNotFoundError("x"), 31.0)):
+        after = wait.without_delay(late)
+        assert isinstance(_advance(after, (late + window - 1, error))[1], Sleep)
+        assert isinstance(_advance(after, (late + window + 1, error))[1], Outcome)
+    assert _wait().without_delay(late) == _wait()
+
+
 @settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(_wait().to_memory())), st.none() | st.integers() | st.text() | st.just([])),
