@@ -179,7 +179,7 @@ class Gate:
         return self._epoch + time.monotonic()
 
     def _next_process_can_go_on(self, wait: Wait, seconds: float, store: WaitStore | None) -> bool:
-        """Say whether this process may end now without losing what the wait depends on; the next polls after ``seconds``."""
+        """Say whether this process may end now, and the next poll after ``seconds``, without losing what matters."""
         now = self._now()
         if store is not None and store.write(wait, self._task.log, now=now, next_poll_at=now + seconds):
             return True

@@ -267,8 +267,7 @@ class Wait(NamedTuple):
         :param seconds: below 0 where the clock was set back meanwhile.
         """
         since, lagging_since = self.failing_since, self.not_found_since
-        return replace(
-            self,
+        return self._replace(
             failing_since=None if since is None else since + seconds,
             not_found_since=None if lagging_since is None else lagging_since + seconds,
         )

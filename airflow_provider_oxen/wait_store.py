@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_oxen import storage_compat
+from airflow_provider_oxen import storage_compat, values
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,7 +51,8 @@ class WaitStore:
             memory = self._accessor.get(WAIT_KEY)
             if not isinstance(memory, dict) or memory.get("attempt") != self._attempt:
                 return wait
-            return wait.with_memory(memory).without_delay(now - float(memory.get("next_poll_at", now)))
+            planned = values.number(memory.get("next_poll_at"))
+            return wait.with_memory(memory).without_delay(0.0 if planned is None else now - planned)
         except Exception as error:  # noqa: BLE001  # the wait is worse without it, but goes on
             log.warning("What this wait has seen so far could not be read: %r", error)
             return wait

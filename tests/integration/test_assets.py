@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, Asset
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen.assets import convert_asset_to_openlineage, create_asset, sanitize_uri
 from airflow_provider_oxen.conditions import max_credits
+from tests.support.airflow import AIRFLOW_V_3_0_PLUS, AirflowFailException, Asset
 from tests.support.assets import URI, make_outlet_events
 from tests.support.tasks import FakeTaskInstance, add_evaluation, make_gate, run_task
 

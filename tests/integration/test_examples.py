@@ -14,6 +14,7 @@ FILES = sorted(EXAMPLES.glob("*.py"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_example_loads_without_errors(file: Path) -> None:
     """Airflow reads the file without an error, and finds in it a DAG of the file's name with a gate."""
+    pytest.importorskip("airflow.providers.common.compat.sdk", reason="this common-compat lacks what they import")
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:

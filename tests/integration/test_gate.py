@@ -15,15 +15,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat import sdk
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-    Asset,
-)
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.evaluations import EvaluationRef
@@ -35,6 +26,15 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Fault, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support import airflow as sdk
+from tests.support.airflow import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    Asset,
+)
 from tests.support.assets import make_outlet_events
 from tests.support.public_hub import public_hub
 from tests.support.tasks import WAYS, FakeTaskInstance, make_gate, run_task

@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, Asset
 from openlineage.client.serde import Serde
 
 from airflow_provider_oxen.assets import convert_asset_to_openlineage
 from airflow_provider_oxen.conditions import all_rows
+from tests.support.airflow import AirflowFailException, Asset
 from tests.support.tasks import FakeTaskInstance, make_gate, run_task
 
 if TYPE_CHECKING:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat import sdk
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_oxen.conditions import all_rows
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
@@ -16,6 +13,8 @@ from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.storage_compat import link_xcoms
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support import airflow as sdk
+from tests.support.airflow import AIRFLOW_V_3_0_PLUS, DAG, TaskDeferred
 from tests.support.links import ADDRESSES, NAMES, addresses_of
 from tests.support.public_hub import public_hub
 from tests.support.tasks import FakeTaskInstance, RescheduleException, make_gate

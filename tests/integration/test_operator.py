@@ -8,16 +8,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    DAG,
-    AirflowException,
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    Asset,
-    TaskDeferred,
-)
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.conditions import all_rows, max_credits
@@ -27,6 +17,17 @@ from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnr
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.start import OxenStartFailedError
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario
+from tests.support.airflow import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    Asset,
+    TaskDeferred,
+)
 from tests.support.assets import URI, make_outlet_events
 from tests.support.links import NAMES
 from tests.support.public_hub import public_hub

@@ -12,16 +12,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    DAG,
-    AirflowException,
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferred,
-    TaskGroup,
-)
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.conditions import all_rows, max_credits
@@ -30,6 +20,17 @@ from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnr
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Alter, Disconnect, Fault, Respond
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.airflow import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+    TaskGroup,
+)
 from tests.support.tasks import (
     WAYS,
     WAYS_TO_WAIT,

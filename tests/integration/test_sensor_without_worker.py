@@ -13,7 +13,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, task, task_group
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from jinja2 import Undefined, UndefinedError
 
@@ -25,6 +24,7 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.start_end import BACKSTOP, find_deadline
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from tests.support.airflow import DAG, BaseOperator, task, task_group
 from tests.support.links import ADDRESSES, addresses_of
 from tests.support.public_hub import public_hub
 from tests.support.tasks import FakeTaskInstance as TaskInstanceWithXComs
@@ -681,7 +681,7 @@ async def test_timeout_counts_where_there_is_no_deadline(oxen_hub: LocalHub) -> 
 @needs_3_3
 def test_failure_removes_the_result_of_an_earlier_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker that fails the task first removes what an earlier attempt stored, as no worker began this one."""
-    from airflow.providers.common.compat.sdk import AirflowFailException, XCom
+    from tests.support.airflow import AirflowFailException, XCom
 
     deleted: list[dict[str, Any]] = []
     monkeypatch.setattr(XCom, "delete", lambda **where: deleted.append(where))
@@ -702,7 +702,7 @@ def test_parsing_stays_cheap(flags: dict[str, bool]) -> None:
     """A DAG file loads neither HTTP libraries nor the trigger, and Airflow's trigger module only where it is needed."""
     program = """
         import json, sys
-        from airflow.providers.common.compat.sdk import BaseSensorOperator
+        from tests.support.airflow import BaseSensorOperator
         BaseSensorOperator(task_id="any")  # what Airflow itself imports is not ours
         before = set(sys.modules)
         from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor

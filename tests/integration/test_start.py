@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +30,7 @@ from airflow_provider_oxen.start import OxenStartFailedError, Started, Starter
 from airflow_provider_oxen.start_decision import StartPolicy
 from airflow_provider_oxen.start_request import StartRequest
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario, Trickle
+from tests.support.airflow import AIRFLOW_V_3_3_PLUS, AirflowException, AirflowFailException, AirflowTaskTimeout
 from tests.support.sockets import relay
 from tests.support.starts import Died, FakeLog, FakeStore, StartingTaskInstance, settle, sleep, store_error
 

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_oxen import storage_compat
+from tests.support.airflow import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS, BaseOperatorLink, XCom
 
 needs_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="used on Airflow 3.3 and later only")
 

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger
 from jinja2 import UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
 from airflow_provider_oxen import triggerer_compat
+from tests.support.airflow import AIRFLOW_V_3_3_PLUS, BaseOperator
 
 needs_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="used on Airflow 3.3 and later only")
 

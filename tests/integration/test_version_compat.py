@@ -11,7 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
+from jinja2 import Undefined
+
+from airflow_provider_oxen import version_compat
+from tests.support.airflow import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_3_PLUS,
     DAG,
     AirflowException,
     BaseOperator,
@@ -19,10 +24,6 @@ from airflow.providers.common.compat.sdk import (
     task,
     task_group,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
-from jinja2 import Undefined
-
-from airflow_provider_oxen import version_compat
 
 needs_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="used on Airflow 3.3 and later only")
 
@@ -214,7 +215,7 @@ def test_import_is_cheap() -> None:
     """To import the module imports nothing that a DAG file with a sensor has not imported."""
     program = """
         import sys
-        from airflow.providers.common.compat.sdk import BaseSensorOperator
+        from tests.support.airflow import BaseSensorOperator
         before = set(sys.modules)
         import airflow_provider_oxen.version_compat
         print(*sorted(set(sys.modules) - before))

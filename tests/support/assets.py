@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from tests.support.airflow import AIRFLOW_V_3_0_PLUS
 
 URI = "oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_oxen.gate import Gate
+from tests.support.airflow import DAG
 from tests.support.tasks import Result, make_gate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.wait import Outcome
 
 _DAG_FILE = """
-from airflow.providers.common.compat.sdk import DAG
+from tests.support.airflow import DAG
 from tests.support.tasks import make_gate
 
 with DAG("tested", schedule=None):
@@ -49,7 +49,7 @@ def prepare_database() -> None:
 def run_dag_test(evaluation_id: str, **arguments: Any) -> Result:
     """Run a gate to its end with ``dag.test()``: the trigger runs in this process."""
     result = Result()
-    conclude = Gate._conclude
+    conclude = vars(Gate)["_conclude"]
 
     def concluded(self: Gate, context: Any, outcome: Outcome) -> dict[str, Any]:
         result.sensor = self._task

@@ -12,10 +12,9 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
-
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
 from airflow_provider_oxen.start_messages import RECORD_KEY
+from tests.support.airflow import TaskDeferred
 from tests.support.tasks import FakeTaskInstance
 from tests.support.triggers import run_trigger
 

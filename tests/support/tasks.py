@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
-
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.version_compat import reschedule_exception
+from tests.support.airflow import TaskDeferred
 from tests.support.triggers import run_trigger
 
 if TYPE_CHECKING:
