@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import ssl
@@ -12,7 +13,7 @@ import struct
 import threading
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trustme
@@ -437,28 +438,36 @@ def test_connect_timeout_is_not_sent(ask: Ask) -> None:
 # Left behind
 
 
+class _LookUp(NamedTuple):
+    """Set when a look-up of a name begins, and when it ends."""
+
+    began: threading.Event
+    done: threading.Event
+
+
 @pytest.fixture
-def slow_dns(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Let each look-up of a name take long, which no timeout of a socket bounds; return what one sets at its end."""
-    resolve, done = socket.getaddrinfo, threading.Event()
+def slow_dns(monkeypatch: pytest.MonkeyPatch) -> _LookUp:
+    """Let each look-up of a name take long, which no timeout of a socket bounds."""
+    resolve, look_up = socket.getaddrinfo, _LookUp(threading.Event(), threading.Event())
 
     def slow(*args: Any, **named: Any) -> Any:
+        look_up.began.set()
         time.sleep(LATE_SECONDS)
         found = resolve(*args, **named)
-        done.set()
+        look_up.done.set()
         return found
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    return done
+    return look_up
 
 
-def _assert_nothing_comes_later(server: Server, slow_dns: threading.Event) -> None:
-    assert slow_dns.wait(5)
+def _assert_nothing_comes_later(server: Server, slow_dns: _LookUp) -> None:
+    assert slow_dns.done.wait(5)
     time.sleep(0.5)
     assert (server.requests, server.bytes_received) == ([], 0)
 
 
-def test_timeout_while_connecting_sends_nothing_later(ask: Ask, slow_dns: threading.Event) -> None:
+def test_timeout_while_connecting_sends_nothing_later(ask: Ask, slow_dns: _LookUp) -> None:
     """A call that was given up before it was sent is not sent by what was left behind."""
     with Server(_respond(200)) as server:
         url = server.url.replace("127.0.0.1", "localhost")
@@ -482,24 +491,31 @@ class _TaskTimeoutError(BaseException):
 
 
 @contextlib.contextmanager
-def _timer_of_airflow(seconds: float) -> Iterator[None]:
+def _interrupted_when(moment: threading.Event) -> Iterator[None]:
+    """Interrupt the main thread at that moment with a signal, as Airflow's timer of a task does."""
+
     def handle(*_: object) -> None:
         raise _TaskTimeoutError
 
+    def interrupt() -> None:
+        if moment.wait(10):
+            os.kill(os.getpid(), signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        thread.join()
         signal.signal(signal.SIGALRM, before)
 
 
-def test_signal_while_connecting_sends_nothing_later(slow_dns: threading.Event) -> None:
+def test_signal_while_connecting_sends_nothing_later(slow_dns: _LookUp) -> None:
     """A thread that waits and is interrupted leaves nothing behind that sends the call."""
     with Server(_respond(200)) as server:
         config = _config(server.url.replace("127.0.0.1", "localhost"))
-        with pytest.raises(_TaskTimeoutError), _timer_of_airflow(0.3):
+        with pytest.raises(_TaskTimeoutError), _interrupted_when(slow_dns.began):
             _ask_with_requests(config, POST)
 
         _assert_nothing_comes_later(server, slow_dns)
@@ -507,20 +523,26 @@ def test_signal_while_connecting_sends_nothing_later(slow_dns: threading.Event) 
 
 def test_signal_after_sending_passes_through() -> None:
     """A call that was interrupted after it was sent raises what interrupted it, and is not sent again."""
-    with Server(lambda _: time.sleep(1)) as server:
-        with pytest.raises(_TaskTimeoutError), _timer_of_airflow(0.4):
+    asked = threading.Event()
+
+    def respond_late(_: object) -> None:
+        asked.set()
+        time.sleep(1)
+
+    with Server(respond_late) as server:
+        with pytest.raises(_TaskTimeoutError), _interrupted_when(asked):
             _ask_with_requests(_config(server.url), POST)
         time.sleep(0.9)
 
         assert len(server.requests) == 1
 
 
-async def test_cancelled_call_sends_nothing_later(slow_dns: threading.Event) -> None:
+async def test_cancelled_call_sends_nothing_later(slow_dns: _LookUp) -> None:
     """After a cancellation while connecting, nothing is sent."""
     with Server(_respond(200)) as server:
         async with async_session(config := _config(server.url.replace("127.0.0.1", "localhost"))) as session:
             task = asyncio.create_task(send_async(session, config, POST))
-            await asyncio.sleep(0.3)
+            assert await asyncio.to_thread(slow_dns.began.wait, 10)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
