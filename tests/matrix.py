@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,8 @@ class Row:
 
     airflow: str
     python: str
-    #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows.
+    #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows, ``constrained`` the
+    #: newest of what goes with the lowest common-compat and aiohttp: Airflow's constraints files have old ones.
     dependencies: str = "newest"
     #: Whether a real Airflow runs here, too.
     system: bool = False
@@ -63,6 +65,7 @@ MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
     Row("3.0", "3.11"),
+    Row("3.0", "3.11", "constrained"),
     Row("3.1", "3.12"),
     Row("3.2", "3.13"),
     Row("3.3", "3.11", "lowest"),
@@ -145,15 +148,29 @@ def _install(row: Row) -> None:
         python = sys.executable
     _say(row, "installing")
     _uv("venv", "--clear", "--python", python, row.folder)
+    constraints = _constraints() if row.dependencies == "constrained" else None
     _uv(
-        "pip", "install", "--python", row.interpreter, "--editable", ROOT, "--group", f"{ROOT}/pyproject.toml:test",
+        "pip", "install", "--python", row.interpreter, "--editable", ROOT,
+        *(_test_tools() if constraints else ("--group", f"{ROOT}/pyproject.toml:test")),
         "--resolution", "lowest-direct" if row.dependencies == "lowest" else "highest",
-        f"apache-airflow=={row.airflow}.*",
+        *(constraints or ()), f"apache-airflow=={row.airflow}.*",
     )  # fmt: skip
     listed = _uv("pip", "list", "--format", "freeze", "--python", row.interpreter)
     row.installed = dict(line.split("==") for line in listed.splitlines() if "==" in line)
     version = "import platform; print(platform.python_version())"
     row.installed["python"] = subprocess.check_output([row.interpreter, "-c", version], text=True).strip()
+
+
+def _constraints() -> list[str]:
+    """List common-compat and aiohttp with their floors. The constraints of Airflow 3.0 have 1.7.0 and 3.12.4."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [one.replace(">=", "==") for one in needed if one.startswith(("aiohttp", "apache-airflow-providers"))]
+
+
+def _test_tools() -> list[str]:
+    """List what the tests need, with any version of OpenLineage's provider: the one that goes with the rest."""
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["test"]
+    return [re.sub(r"^(apache-airflow-providers-openlineage).*", r"\1", tool) for tool in group]
 
 
 def _find_python(version: str) -> str | None:
