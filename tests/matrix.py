@@ -64,7 +64,6 @@ class Row:
 MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
-    Row("3.0", "3.11"),
     Row("3.0", "3.11", "constrained"),
     Row("3.1", "3.12"),
     Row("3.2", "3.13"),
