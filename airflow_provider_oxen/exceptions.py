@@ -150,7 +150,7 @@ class OxenUnknownEffectError(OxenRequestError):
 
     Whether it took effect is not known: the hub may have done what was asked. A call that was not sent at all raises
     :class:`OxenUnreachableError` instead, and one that the hub refused an :class:`OxenPermanentError` or an
-    :class:`OxenRateLimitError`.
+    :class:`OxenRateLimitError`. Most other 3xx and 4xx that are not the hub's JSON leave it open as well.
     """
 
 

@@ -58,6 +58,9 @@ MAX_RETRY_AFTER_SECONDS = 3_600.0
 GOOD_ENVELOPES = (None, "success", "warning")
 #: An error of the hub's has at least one of these. JSON without any comes from something in front of it, as HTML does.
 _ENVELOPE_FIELDS = frozenset({"status", "status_message", "error"})
+#: What something in front of the hub says instead of passing a request on: ask elsewhere, log in, no such thing here.
+#: Any other 3xx or 4xx of its own (303, 403, 409 and so on) may replace the hub's response after the hub did its work.
+_NOT_PASSED_ON = frozenset({301, 302, 307, 308, 401, 404, 405, 407})
 #: How much is shown of a plain text that is not the hub's.
 _SHOWN_CHARACTERS = 60
 
@@ -197,7 +200,7 @@ class _ErrorResponse:
         if not 300 <= code < 500:
             return self._error(OxenInvalidResponseError, f"status code {code} is not in the contract")
         kind, message = self._refusal(code)
-        if self._is_from_hub or not self._call.repeatable:
+        if self._is_from_hub or (not self._call.repeatable and code in _NOT_PASSED_ON):
             return self._error(kind, f"{code}: {message}{foreign}")
         # Something in front of the hub sent it. That may pass, and advice about ids and keys would be wrong.
         came = f"{self._describe_body()}, instead of the hub's JSON, from {self._config.base_url}{self._call.path}"

@@ -16,6 +16,7 @@ The rule that must not be broken: no byte of a request is sent after its caller 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,19 +43,19 @@ class SentOnce:
     def __init__(self, before_sending: Callable[[], None] | None = None) -> None:
         self._lock = threading.Lock()
         self._before_sending = before_sending
-        self._began = False
         self._given_up = False
+        self._began_at_monotonic: float | None = None
         self.prevented_by: BaseException | None = None
 
     def connect(self) -> None:
         """Allow a connection to be opened; not a second one after the first was used."""
         with self._lock:
-            if self._began or self._given_up:
+            if self._began_at_monotonic is not None or self._given_up:
                 raise _NotAllowedError(0, "not sent again")  # aiohttp repeats a PUT whose connection is lost
 
     def begin(self) -> None:
         """Allow bytes of the request to be sent. From now on, it may have an effect."""
-        if self._before_sending is not None and not self._began:
+        if self._before_sending is not None and self._began_at_monotonic is None:
             try:
                 self._before_sending()
             except BaseException as error:
@@ -63,7 +64,20 @@ class SentOnce:
         with self._lock:
             if self._given_up:
                 raise _NotAllowedError(0, "given up")
-            self._began = True
+            if self._began_at_monotonic is None:
+                self._began_at_monotonic = time.monotonic()
+
+    def seconds_left(self, seconds: float) -> float:
+        """
+        Say how much of the time for the response is left; if nothing was sent so far, none, and nothing is any more.
+
+        :param seconds: the time that the response has: all of it, since one that is lost may cost money.
+        """
+        with self._lock:
+            if self._began_at_monotonic is None:
+                self._given_up = True
+                return 0.0
+            return self._began_at_monotonic + seconds - time.monotonic()
 
     def give_up(self) -> None:
         """Allow nothing any more."""
@@ -73,7 +87,7 @@ class SentOnce:
     def may_have_effect(self) -> bool:
         """Check whether bytes of the request may have been sent. Final after :meth:`give_up`."""
         with self._lock:
-            return self._began
+            return self._began_at_monotonic is not None
 
 
 def watch_connections(manager: Any, once: SentOnce) -> None:

@@ -23,13 +23,14 @@ __all__ = ["TimeLimit", "run_within"]
 T = TypeVar("T")
 
 
-def run_within(seconds: float, function: Callable[[], T]) -> T:
+def run_within(seconds: float, function: Callable[[], T], more: Callable[[], float] = lambda: 0.0) -> T:
     """
     Run a function on a thread of its own, and wait so long for it.
 
     One that is late is left behind, also where the waiting thread is interrupted, as Airflow does with a signal when a
     task's ``execution_timeout`` has passed. It ends with what it reads, or with the process.
 
+    :param more: called where it is late: how much longer to wait, in seconds.
     :raises TimeoutError: it was late.
     """
     done: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
@@ -41,10 +42,14 @@ def run_within(seconds: float, function: Callable[[], T]) -> T:
             done.put(error)
 
     threading.Thread(target=run, name="oxen-request", daemon=True).start()
-    try:
-        result = done.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
+    while True:
+        try:
+            result = done.get(timeout=seconds)
+            break
+        except queue.Empty:
+            seconds = more()
+            if seconds <= 0:
+                raise TimeoutError from None
     if isinstance(result, BaseException):
         raise result
     return result

@@ -9,7 +9,7 @@ How this works:
 2. Both raise the same errors. Each has a table that maps the exceptions of its library to ours, by class and never by
    text.
 3. A call that is not repeatable is sent once: on a connection of its own, which is opened for it and closed after it,
-   so that no closed connection is met and no library sends it again.
+   so that no closed connection is met and no library sends it again. :func:`send` gives its response the whole timeout.
 4. :class:`SentOnce` knows whether it began to be sent. Until then, what goes wrong is an :class:`OxenUnreachableError`
    whose text begins with "not sent: ", and afterwards an :class:`OxenUnknownEffectError`.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen import __version__
@@ -123,6 +124,7 @@ def send(
 
     give_up_at = time.monotonic() + config.timeout_seconds
     once = None if call.repeatable else SentOnce(before_sending)
+    more = partial(_seconds_left, once, config.timeout_seconds)
     content = call.content()
     headers = build_headers(config) | ({} if content is None else {"Content-Type": "application/json"})
     if once is not None:
@@ -156,14 +158,14 @@ def send(
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 body += chunk
                 check_size(call, len(body))
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > give_up_at and more() <= 0:
                     raise TimeoutError
             content_read = decode_content(call, response.status_code, found.get("content-encoding"), bytes(body))
             return Response(response.status_code, found, content_read)
 
     try:
         try:
-            return run_within(config.timeout_seconds, exchange)
+            return run_within(config.timeout_seconds, exchange, more)
         finally:
             if once is not None:
                 once.give_up()
@@ -174,6 +176,10 @@ def send(
         if once is None and not known:
             raise
         raise translate(error, requests_table(), call, config, once) from None
+
+
+def _seconds_left(once: SentOnce | None, seconds: float) -> float:
+    return 0.0 if once is None else once.seconds_left(seconds)
 
 
 class AsyncSession(NamedTuple):

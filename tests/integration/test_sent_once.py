@@ -45,6 +45,8 @@ KEY = "a-key-of-the-tests"
 PATH = "/api/repos/ox/r/evaluations"
 POST = Call("POST", PATH, lambda body, _: body, body={"name": "a run"}, repeatable=False)
 GET = Call("GET", PATH, lambda body, _: body)
+#: The shortest error of the hub's.
+HUBS = b'{"status": "error"}'
 #: Longer than the timeout of the tests below, so that what is left behind has the time to send.
 LATE_SECONDS = 1.0
 QUICK = {"timeout": 0.4}
@@ -228,6 +230,7 @@ def test_repeatable_call_keeps_its_errors(ask: Ask) -> None:
         (402, OxenPaymentRequiredError),
         (404, OxenNotFoundError),
         (407, OxenBadRequestError),
+        (409, OxenBadRequestError),
         (422, OxenBadRequestError),
         (426, OxenBadRequestError),
         (429, OxenRateLimitError),
@@ -235,7 +238,7 @@ def test_repeatable_call_keeps_its_errors(ask: Ask) -> None:
 )
 def test_refused_call_has_the_error_of_its_status_code(ask: Ask, status: int, kind: type[Exception]) -> None:
     """What the hub refuses had no effect: the error is that of the status code, and no redirect is followed."""
-    with Server(_respond(200)) as elsewhere, Server(_respond(status, Location=elsewhere.url)) as server:
+    with Server(_respond(200)) as elsewhere, Server(_respond(status, HUBS, Location=elsewhere.url)) as server:
         with pytest.raises(kind) as caught:
             ask(_config(server.url), POST)
 
@@ -260,6 +263,9 @@ def test_refused_call_has_the_error_of_its_status_code(ask: Ask, status: int, ki
         _trickle,
         _respond(200, b"<html>Sign in</html>", Content_Type="text/html"),
         _respond(204, b""),
+        _respond(303, b"<html>See other</html>", Content_Type="text/html", Location="/"),
+        _respond(403, b"<html>Blocked</html>", Content_Type="text/html"),
+        _respond(409, b'{"detail": "of a gateway"}'),
         _respond(408),
         _respond(500),
         _respond(502, b"<html>Bad gateway</html>", Content_Type="text/html"),
@@ -276,6 +282,9 @@ def test_refused_call_has_the_error_of_its_status_code(ask: Ask, status: int, ki
         "trickle",
         "html",
         "204",
+        "303 of a gateway",
+        "403 of a gateway",
+        "409 of a gateway",
         "408",
         "500",
         "502",
@@ -474,6 +483,40 @@ def test_timeout_while_connecting_sends_nothing_later(ask: Ask, slow_dns: _LookU
         _assert_not_sent(ask, _config(url, **QUICK), r"no connection within 0\.4 s")
 
         _assert_nothing_comes_later(server, slow_dns)
+
+
+def test_response_has_the_whole_timeout_however_slow_connecting_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a slow connection nor a slow record takes from the time of the response, which is lost if not read."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **named: (time.sleep(0.4), resolve(*args, **named))[1])
+
+    def reply(connection: socket.socket) -> None:
+        time.sleep(0.7)
+        _respond(200, b"late")(connection)
+
+    with Server(reply) as server:
+        config = _config(server.url.replace("127.0.0.1", "localhost"), timeout=1.0)
+        with sync_session(config) as session:
+            assert send(session, config, POST, lambda: time.sleep(0.2)).body == b"late"
+
+
+@pytest.mark.parametrize("piece", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"], ids=["nothing", "trickle"])
+def test_response_has_no_more_than_the_timeout(piece: bytes) -> None:
+    """The time of the response is bounded, also where its bytes keep coming."""
+
+    def reply(connection: socket.socket) -> None:
+        connection.sendall(piece)
+        for _ in range(30):
+            time.sleep(0.1)
+            connection.sendall(b"x" if piece else b"")
+
+    with Server(reply) as server:
+        config = _config(server.url, **QUICK)
+        began_at = time.monotonic()
+        with sync_session(config) as session, pytest.raises(OxenUnknownEffectError, match=r"response within 0\.4 s"):
+            send(session, config, POST, lambda: time.sleep(0.3))
+
+        assert 0.7 <= time.monotonic() - began_at < 2
 
 
 def test_timeout_in_the_proxys_tunnel_sends_nothing_later(ask: Ask, tls: ssl.SSLContext, tmp_path: Path) -> None:

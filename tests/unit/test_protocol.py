@@ -507,10 +507,21 @@ def test_unusable_response_leaves_the_effect_unknown(status_code: int, body: obj
         (429, "OxenRateLimitError"),
     ],
 )
-@pytest.mark.parametrize("body", [BAD, b"<html>"], ids=["json", "html"])
-def test_refused_call_had_no_effect(status_code: int, kind: str, body: object) -> None:
+def test_refused_call_had_no_effect(status_code: int, kind: str) -> None:
     """What the hub refuses is raised as for any call, also where the call must not be repeated."""
-    assert type(_post_error(status_code, body)) is getattr(exceptions, kind)
+    assert type(_post_error(status_code, BAD)) is getattr(exceptions, kind)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"message": "of a gateway"}'], ids=["html", "json"])
+@pytest.mark.parametrize("status_code", range(300, 500))
+def test_foreign_response_leaves_the_effect_open_unless_nothing_was_passed_on(status_code: int, body: bytes) -> None:
+    """Something in front of the hub may replace its response; only some codes say that the hub was never asked."""
+    refused = status_code in (301, 302, 307, 308, 401, 404, 405, 407, 429)
+
+    error = _post_error(status_code, body)
+
+    assert isinstance(error, OxenUnknownEffectError) is not refused
+    assert str(status_code) in str(error)
 
 
 def test_unknown_effect_keeps_what_is_known() -> None:
