@@ -102,44 +102,37 @@ def find_unknown_types(arguments: Mapping[str, object]) -> list[str]:
     ]
 
 
-def check_settings(
-    *,
-    body: object,
-    auto_commit: bool | None,
-    is_sample: bool | None,
-    target: str | None,
-    on_unknown_start: str,
-    on_clear: str,
-    counts: Mapping[str, object],
-    waits: Mapping[str, object],
-) -> None:
+def check_settings(arguments: Mapping[str, Any]) -> None:
     """
     Refuse what does not depend on templates.
 
-    :param target: ``target_branch`` or ``target_path``, if any is given.
-    :param counts: the numbers of rows, by name; None where one is not given.
-    :param waits: what is about the wait, by name, where the task does not wait.
+    :param arguments: of the operator, by name. One that is not there counts as not given.
     :raises ValueError: one of them cannot be used.
     """
-    for name, value, other in (
-        ("on_unknown_start", on_unknown_start, "fail"),
-        ("on_clear", on_clear, "resume"),
-    ):
+    if arguments.get("start_from_trigger"):
+        why = "because a triggerer may run a trigger twice, and each start costs money"
+        raise ValueError(f"start_from_trigger cannot be used here: an evaluation is started on a worker, {why}")
+    for name, other in (("on_unknown_start", "fail"), ("on_clear", "resume")):
+        value = arguments.get(name, other)
         if value not in (other, "start_again"):
             raise ValueError(f"{name} must be {other!r} or 'start_again', but is {value!r}")
-    for argument, given in waits.items():
-        if given:
-            raise ValueError(
-                f"{argument} has no meaning with wait_for_completion=False: give it to the task that waits"
-            )
+    for name in () if arguments.get("wait_for_completion", True) else FOR_WAITING:
+        if arguments.get(name):
+            raise ValueError(f"{name} has no meaning with wait_for_completion=False: give it to the task that waits")
+    body = arguments.get("body")
     if body is not None and not isinstance(body, Mapping) and not hasattr(body, "resolve"):  # the output of a task
         raise ValueError(f"body must be a dict of fields of the request, but is {type(body).__name__}")
     fields = body if isinstance(body, Mapping) else {}
-    committed_to = target or fields.get("target_branch") or fields.get("target_path")
-    if committed_to and isinstance(body, Mapping | None) and not (auto_commit or fields.get("auto_commit")):
+    given = {name: arguments.get(name) or fields.get(name) for name in SENT}
+    if (
+        (given["target_branch"] or given["target_path"])
+        and not given["auto_commit"]
+        and isinstance(body, Mapping | None)
+    ):
         raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
-    if counts.get("sample_count") is not None and not (is_sample or fields.get("is_sample")):
+    if arguments.get("sample_count") is not None and not given["is_sample"]:
         raise ValueError("sample_count needs is_sample=True: without it, every row is evaluated, and paid for")
-    for name, number in counts.items():
+    for name in ("sample_count", "batch_size"):
+        number = arguments.get(name)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")

@@ -17,7 +17,7 @@ from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailExc
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
-from airflow_provider_oxen.start_request import FOR_WAITING, SENT, check_literals, check_settings, find_unknown_types
+from airflow_provider_oxen.start_request import SENT, check_literals, check_settings, find_unknown_types
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -98,21 +98,8 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "namespace",
-        "repo_name",
-        "branch",
-        "path",
-        "model",
-        "prompt",
-        "target_column",
-        "input_type",
-        "output_type",
-        "name",
-        "target_branch",
-        "target_path",
-        "commit_message",
-        "body",
-        "oxen_conn_id",
+        *("namespace", "repo_name", "branch", "path", "model", "prompt", "target_column", "input_type", "output_type"),
+        *("name", "target_branch", "target_path", "commit_message", "body", "oxen_conn_id"),
     )
     operator_extra_links = LINKS
     ui_color = "#e7dfc6"
@@ -159,9 +146,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         **kwargs: Any,
     ) -> None:
         with naming_task(kwargs):
-            if kwargs.pop("start_from_trigger", False):
-                why = "because a triggerer may run a trigger twice, and each start costs money"
-                raise ValueError(f"start_from_trigger cannot be used here: an evaluation is started on a worker, {why}")
+            check_settings({"start_from_trigger": kwargs.pop("start_from_trigger", False)})
             check_durations(poke_interval=poke_interval, max_wait=max_wait, retry_window=retry_window, timeout=timeout)
         super().__init__(**kwargs)
         self.namespace = namespace
@@ -204,6 +189,16 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         if end_from_trigger:
             self._plan_end()
         self.hide_execution_timeout_if_mapped()
+
+    @classmethod
+    def partial(cls, *, start_from_trigger: bool = False, **kwargs: Any) -> Any:
+        """As Airflow's own, which knows no ``start_from_trigger``: it is refused in the words of the other tasks."""
+        made = super().partial(**kwargs)
+        if start_from_trigger:
+            made._expand_called = True  # noqa: SLF001  # as in the mixin
+            with naming_task({**made.kwargs, "task_group": None}):
+                check_settings({"start_from_trigger": True})
+        return made
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the evaluation, or take up the one that an earlier attempt started; then wait for it."""
@@ -286,16 +281,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     def _check(self) -> None:
         """Refuse what can be known to be wrong now."""
         check_durations(timeout=self.timeout)  # also that of the configuration
-        check_settings(
-            body=self.body,
-            auto_commit=self.auto_commit,
-            is_sample=self.is_sample,
-            target=self.target_branch or self.target_path,
-            on_unknown_start=self.on_unknown_start,
-            on_clear=self.on_clear,
-            counts={"sample_count": self.sample_count, "batch_size": self.batch_size},
-            waits={} if self.wait_for_completion else {name: getattr(self, name) for name in FOR_WAITING},
-        )
+        check_settings(vars(self))
         if self.conditions is not None:
             from airflow_provider_oxen.conditions import check_conditions
 
@@ -305,6 +291,14 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             return
         for warning in find_unknown_types(self._check_known(vars(self))):
             self._warn(warning)
+
+    @classmethod
+    def _check_partial(cls, kwargs: Mapping[str, Any]) -> None:
+        super()._check_partial(kwargs)
+        # What each of the tasks needs is given here, too: what they are expanded over is not known yet.
+        defaults = (getattr(kwargs.get(place), "default_args", None) or {} for place in ("dag", "task_group"))
+        with naming_task({**kwargs, "task_group": None}):
+            check_settings({name: value for given in (*defaults, kwargs) for name, value in given.items()})
 
     @classmethod
     def _check_known(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,19 +108,63 @@ def test_what_can_never_work_is_refused_when_the_dag_is_parsed(arguments: dict[s
         make_operator(**arguments)
 
 
+#: Constants of a mapped task.
+MAPPED: dict[str, Any] = {
+    "task_id": "label",
+    "namespace": "ox",
+    "repo_name": "r",
+    "branch": "main",
+    "model": "m",
+    "prompt": "p",
+    "target_column": "c",
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         ({"conditions": all_rows(), "end_from_trigger": True}, "cannot be combined with end_from_trigger=True"),
+        ({"conditions": "all_rows"}, "conditions must be a callable"),
         ({"poke_interval": 0}, "poke_interval must be above 0"),
-        ({"start_from_trigger": True}, "start_from_trigger"),
+        ({"timeout": -1}, "timeout must be"),
+        ({"prompt": " "}, "prompt is empty"),
+        ({"model": None}, "model is empty"),
+        ({"branch": "eval/../main"}, "argument 'branch'"),
+        ({"namespace": "a/b"}, "argument 'namespace'"),
+        ({"oxen_conn_id": ""}, "oxen_conn_id is empty"),
+        ({"target_branch": "results"}, "target_branch and target_path need auto_commit=True"),
+        ({"target_path": "out.csv", "auto_commit": False}, "target_branch and target_path need auto_commit=True"),
+        ({"body": {"target_branch": "results"}}, "target_branch and target_path need auto_commit=True"),
+        ({"body": "{}"}, "body must be a dict"),
+        ({"on_clear": "fail"}, "on_clear must be 'resume' or 'start_again'"),
+        ({"on_unknown_start": "resume"}, "on_unknown_start must be 'fail' or 'start_again'"),
+        ({"is_sample": True, "sample_count": 0}, "sample_count must be a whole number"),
+        ({"sample_count": 10}, "sample_count needs is_sample=True"),
+        ({"batch_size": -1}, "batch_size must be a whole number"),
+        ({"wait_for_completion": False, "soft_fail": True}, "soft_fail has no meaning with wait_for_completion=False"),
+        ({"start_from_trigger": True}, "start_from_trigger cannot be used here: an evaluation is started on a worker"),
     ],
 )
 def test_mapped_task_refuses_its_constants_when_the_dag_is_parsed(arguments: dict[str, Any], problem: str) -> None:
     """A mapped task is not made before it runs: what can never work is refused where its constants are given."""
-    named = {"namespace": "ox", "repo_name": "r", "branch": "main", "model": "m", "prompt": "p", "target_column": "c"}
-    with pytest.raises((ValueError, TypeError), match=problem), DAG("d", schedule=None):
-        OxenRunEvaluationOperator.partial(task_id="label", **named, **arguments).expand(path=["a", "b"])
+    with pytest.raises(ValueError, match=f"DAG 'd', task 'label': .*{problem}"), DAG("d", schedule=None):
+        OxenRunEvaluationOperator.partial(**MAPPED | arguments).expand(path=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "defaults"),
+    [
+        ({"target_branch": "results", "auto_commit": True}, {}),
+        ({"target_branch": "results"}, {"auto_commit": True}),
+        ({"target_branch": "results", "body": {"auto_commit": True}}, {}),
+        ({"start_from_trigger": False}, {}),
+        ({"prompt": "{{ params.prompt }}", "on_clear": "start_again", "on_unknown_start": "start_again"}, {}),
+    ],
+)
+def test_mapped_task_takes_good_constants(arguments: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """What works for one task works for a mapped one, also where it comes from the DAG's ``default_args``."""
+    with DAG("d", schedule=None, default_args=defaults):
+        OxenRunEvaluationOperator.partial(**MAPPED | arguments).expand(path=["a", "b"])
 
 
 @pytest.mark.parametrize(

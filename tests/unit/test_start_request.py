@@ -19,16 +19,6 @@ GOOD: dict[str, Any] = {
     "prompt": "Which? {text}",
     "target_column": "intent",
 }
-SETTINGS: dict[str, Any] = {
-    "body": None,
-    "auto_commit": None,
-    "is_sample": None,
-    "target": None,
-    "on_unknown_start": "fail",
-    "on_clear": "resume",
-    "counts": {"sample_count": None, "batch_size": None},
-    "waits": {},
-}
 
 
 def test_request_names_its_evaluation() -> None:
@@ -105,11 +95,11 @@ def test_other_types_are_warned_of() -> None:
 
 def test_good_settings_pass() -> None:
     """The defaults pass, and so does each other value that is allowed."""
-    check_settings(**SETTINGS)
-    check_settings(**SETTINGS | {"on_unknown_start": "start_again", "on_clear": "start_again", "body": {}})
-    check_settings(**SETTINGS | {"auto_commit": True, "target": "b"})
-    check_settings(**SETTINGS | {"body": {"auto_commit": True}, "target": "b"})
-    check_settings(**SETTINGS | {"is_sample": True, "counts": {"sample_count": 1, "batch_size": 10}})
+    check_settings({})
+    check_settings({"on_unknown_start": "start_again", "on_clear": "start_again", "body": {}})
+    check_settings({"auto_commit": True, "target_branch": "b"})
+    check_settings({"body": {"auto_commit": True}, "target_branch": "b"})
+    check_settings({"is_sample": True, "sample_count": 1, "batch_size": 10})
 
 
 @pytest.mark.parametrize(
@@ -120,20 +110,23 @@ def test_good_settings_pass() -> None:
         ({"on_clear": None}, "on_clear must be"),
         ({"body": [("a", 1)]}, "body must be a dict of fields of the request, but is list"),
         ({"body": "{}"}, "body must be a dict"),
-        ({"target": "b"}, "need auto_commit=True"),
-        ({"target": "b", "auto_commit": False}, "need auto_commit=True"),
-        ({"counts": {"sample_count": 5}}, "sample_count needs is_sample=True"),
+        ({"target_branch": "b"}, "need auto_commit=True"),
+        ({"target_branch": "b", "auto_commit": False}, "need auto_commit=True"),
+        ({"body": {"target_path": "p"}}, "need auto_commit=True"),
+        ({"start_from_trigger": True}, "start_from_trigger cannot be used here"),
+        ({"wait_for_completion": False, "soft_fail": True}, "soft_fail has no meaning with wait_for_completion=False"),
+        ({"sample_count": 5}, "sample_count needs is_sample=True"),
         (
-            {"is_sample": True, "counts": {"sample_count": 0}},
+            {"is_sample": True, "sample_count": 0},
             "sample_count must be a whole number, 1 or more, but is 0",
         ),
-        ({"is_sample": True, "counts": {"sample_count": -1}}, "sample_count must be"),
-        ({"is_sample": True, "counts": {"sample_count": True}}, "sample_count must be"),
-        ({"is_sample": True, "counts": {"sample_count": "10"}}, "sample_count must be"),
-        ({"counts": {"batch_size": 1.5}}, "batch_size must be"),
+        ({"is_sample": True, "sample_count": -1}, "sample_count must be"),
+        ({"is_sample": True, "sample_count": True}, "sample_count must be"),
+        ({"is_sample": True, "sample_count": "10"}, "sample_count must be"),
+        ({"batch_size": 1.5}, "batch_size must be"),
     ],
 )
 def test_bad_setting_is_refused(settings: dict[str, Any], problem: str) -> None:
     """A setting that can never work is refused, and the message says what is allowed."""
     with pytest.raises(ValueError, match=problem):
-        check_settings(**SETTINGS | settings)
+        check_settings(settings)
