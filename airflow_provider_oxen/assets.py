@@ -108,8 +108,13 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     Describe an evaluation for the event of an asset.
 
     :return: ``evaluation_id``; ``commit``, which holds the results; ``source_version``, the commit or branch of the
-        source data; ``rows`` processed; ``tokens`` and ``credits`` spent. What the hub does not report is None.
+        source data; ``rows`` processed; ``tokens`` and ``credits`` spent. What the hub does not report is None. Of one
+        that has not completed, ``evaluation_id`` alone: the rest is not final.
     """
+    from airflow_provider_oxen.evaluations import EvaluationStatus
+
+    if evaluation.status != EvaluationStatus.COMPLETED:
+        return {"evaluation_id": evaluation.id}
     return {
         "evaluation_id": evaluation.id,
         "commit": evaluation.results_commit,

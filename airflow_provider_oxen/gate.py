@@ -122,6 +122,7 @@ class Gate:
         """Return the evaluation as it stands, without waiting."""
         self._learn_links(ref, seen, hub)
         self._store_links(context)
+        self._add_to_asset_events(context, seen)
         return seen.to_dict()
 
     def resume(self, context: Context, ref: EvaluationRef, event: object) -> dict[str, Any]:
@@ -241,16 +242,19 @@ class Gate:
         message = describe_outcome(outcome)
         reaction = REACTIONS[outcome.reason]
         if reaction.exception is None and result is not None and outcome.evaluation is not None:
-            if task.outlets:
-                from airflow_provider_oxen.assets import add_to_events
-
-                add_to_events(task.outlets, context["outlet_events"], outcome.evaluation)
+            self._add_to_asset_events(context, outcome.evaluation)
             task.log.info("The gate opens. %s", message)
             return result
         if task.never_fail or (task.soft_fail and reaction.soft_fail_skips):
             setting = "never_fail" if task.never_fail else "soft_fail"
             raise AirflowSkipException(f"Skipped by {setting}. {message}")
         raise (reaction.exception or OxenWaitLostError)(message)
+
+    def _add_to_asset_events(self, context: Context, evaluation: Evaluation) -> None:
+        if self._task.outlets:
+            from airflow_provider_oxen.assets import add_to_events
+
+            add_to_events(self._task.outlets, context["outlet_events"], evaluation)
 
     def _check_conditions(self, outcome: Outcome) -> Outcome:
         """

@@ -874,6 +874,21 @@ def test_asset_event_has_the_evaluation(oxen_hub: LocalHub, ti: StartingTaskInst
     assert (extra["evaluation_id"], extra["rows"]) == (oxen_hub.started[0].id, 50)
 
 
+def test_asset_event_of_a_task_that_does_not_wait_has_the_id_alone(
+    oxen_hub: LocalHub, ti: StartingTaskInstance
+) -> None:
+    """Airflow emits the event when the evaluation has started: rows, cost and commit are not known."""
+    oxen_hub.on_start = Scenario(seconds=60)
+    ours = Asset(uri=URI)
+    outlet_events = make_outlet_events([ours])
+
+    run_operator(
+        "deferred", ti, None, wait_for_completion=False, outlets=[ours], context={"outlet_events": outlet_events}
+    )
+
+    assert outlet_events[ours].extra == {"evaluation_id": oxen_hub.started[0].id}
+
+
 # Stopped
 
 
