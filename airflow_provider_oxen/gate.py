@@ -248,6 +248,8 @@ class Gate:
         if task.never_fail or (task.soft_fail and reaction.soft_fail_skips):
             setting = "never_fail" if task.never_fail else "soft_fail"
             raise AirflowSkipException(f"Skipped by {setting}. {message}")
+        if reaction.may_be_retried and not task.may_be_retried:  # or a refusal would hide the reason
+            raise AirflowFailException(message)
         raise (reaction.exception or OxenWaitLostError)(message)
 
     def _add_to_asset_events(self, context: Context, evaluation: Evaluation) -> None:

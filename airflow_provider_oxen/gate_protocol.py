@@ -53,5 +53,9 @@ class GateTask(Protocol):
     def waits_by_rescheduling(self) -> bool:
         """Whether the task ends its process between two polls."""
 
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a later attempt could do anything but refuse. If not, each failure is final and says why."""
+
     def defer(self, *, trigger: BaseTrigger, method_name: str, timeout: timedelta | None) -> NoReturn:
         """Airflow's own."""

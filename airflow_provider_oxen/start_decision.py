@@ -6,15 +6,19 @@ How this works
 1. A started evaluation costs money, the hub takes no idempotency key, and no documented call finds or cancels one. So
    an attempt writes a :class:`Record` *before* it sends the request (``starting``), and again when it knows the id
    (``started``). Airflow 3.3 keeps the record across retries and clears; see ``start_store``.
-2. The next attempt reads it. ``started``: it takes that evaluation up. ``starting``: an earlier attempt may or may not
-   have started one, and this cannot be found out; it refuses, or starts again where the user has allowed that.
+2. The next attempt reads it. ``started``: it takes that evaluation up, if the connection still leads to the hub where
+   it runs. ``starting``: an earlier attempt may or may not have started one, and this cannot be found out; it refuses,
+   or starts again where the user has allowed that.
 3. Without a store (Airflow before 3.3), nothing of a task survives a retry: only the first attempt starts.
 4. A retry and a clear by a person are different: a person may want a new evaluation. ``max_tries`` shows
    which it was, since Airflow raises it at a clear and not at a retry. After a clear, the evaluation may have to be
    polled first (:class:`Check`, then :func:`decide_after_check`).
+5. A clear allows a second evaluation only if the person could know that one may run. So an attempt that fails because
+   it is not known marks the record as ``reported``, and only a clear after that counts. A person who clears the task
+   earlier, say while the request is out, gets the message from the next attempt first.
 
 The rule that must not be broken: where it cannot be known whether an evaluation was started, none is started again
-unless the user has allowed just that.
+unless the user has allowed just that, or has cleared the task after reading it.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
@@ -76,7 +81,9 @@ class Record:
         None where a person wrote the record.
     :param at: when it was written, ISO 8601 in UTC.
     :param try_number: the attempt that wrote it.
-    :param max_tries: Airflow's ``max_tries`` then; None where a person wrote the record.
+    :param max_tries: Airflow's ``max_tries`` then, or when it was reported; None where a person wrote the record, or
+        where it cannot be understood: no clear counts then.
+    :param reported: whether an attempt has failed with the message that says what to do about this one.
     """
 
     phase: Phase
@@ -89,6 +96,7 @@ class Record:
     at: str | None = None
     try_number: int | None = None
     max_tries: int | None = None
+    reported: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Write it as JSON."""
@@ -104,6 +112,7 @@ class Record:
             "at": self.at,
             "try_number": self.try_number,
             "max_tries": self.max_tries,
+            "reported": self.reported,
         }
 
     @classmethod
@@ -121,6 +130,7 @@ class Record:
         evaluation_id = (values.text(value.get("evaluation_id")) or "").strip() or None
         known = value.get("version", _VERSION) == _VERSION
         started = known and value.get("phase") == Phase.STARTED and evaluation_id is not None
+        understood = started or (known and value.get("phase") == Phase.STARTING and evaluation_id is None)
         return cls(
             Phase.STARTED if started else Phase.STARTING,
             evaluation_id=evaluation_id if started else None,
@@ -131,7 +141,17 @@ class Record:
             repo_name=values.text(value.get("repo_name")),
             at=values.text(value.get("at")),
             try_number=values.count(value.get("try_number")),
-            max_tries=values.count(value.get("max_tries")),
+            max_tries=values.count(value.get("max_tries")) if understood else None,
+            reported=understood and value.get("reported") is True,
+        )
+
+    def is_of_same_start(self, other: Record | None) -> bool:
+        """Whether another record is of the same request, sent by the same attempt."""
+        return other is not None and (self.at, self.try_number, self.name, self.request) == (
+            other.at,
+            other.try_number,
+            other.name,
+            other.request,
         )
 
 
@@ -183,6 +203,8 @@ class RefuseReason(StrEnum):
     NO_STORE = "no_store"
     #: The hub does not know the evaluation that an earlier attempt started.
     NOT_FOUND = "not_found"
+    #: The connection leads to another hub than the one where an earlier attempt started the evaluation.
+    OTHER_HUB = "other_hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +247,22 @@ class Refuse:
 Decision: TypeAlias = Start | TakeUp | Check | Refuse
 
 
-def decide(record: Record | None, attempt: Attempt, policy: StartPolicy, *, request: str, has_store: bool) -> Decision:
+def decide(
+    record: Record | None,
+    attempt: Attempt,
+    policy: StartPolicy,
+    *,
+    request: str,
+    has_store: bool,
+    hub: str | None = None,
+) -> Decision:
     """
     Decide what an attempt does.
 
     :param record: what an earlier attempt left behind; None where nothing is stored.
     :param request: fingerprint of the request that this attempt would send.
     :param has_store: whether this Airflow keeps records.
+    :param hub: address of the hub that the connection leads to now; None where that is not known.
     """
     if not policy.durable:
         return Start(may_run_too=not attempt.is_first)
@@ -240,13 +271,16 @@ def decide(record: Record | None, attempt: Attempt, policy: StartPolicy, *, requ
             return Start()
         return _unknown(policy, RefuseReason.NO_STORE)
     if record.evaluation_id is None:
-        if attempt.was_cleared_since(record):  # by a person, to whom the message said what that means
+        if record.reported and attempt.was_cleared_since(record):  # by a person whom the message had said what it means
             return Start(may_run_too=True)
         return _unknown(policy, RefuseReason.UNKNOWN_START)
     other_request = record.request is not None and record.request != request
-    if not attempt.was_cleared_since(record):
-        return TakeUp(record.evaluation_id, other_request=other_request)
-    return Start(may_run_too=True) if other_request else Check(record.evaluation_id)
+    was_cleared = attempt.was_cleared_since(record)
+    if was_cleared and other_request:
+        return Start(may_run_too=True)
+    if record.hub is not None and hub is not None and _origin(record.hub) != _origin(hub):
+        return Refuse(RefuseReason.OTHER_HUB)  # an id means nothing there
+    return Check(record.evaluation_id) if was_cleared else TakeUp(record.evaluation_id, other_request=other_request)
 
 
 def decide_after_check(evaluation_id: str, evaluation: Evaluation | None, policy: StartPolicy) -> Decision:
@@ -275,6 +309,11 @@ def fingerprint(path: str, body: Mapping[str, Any]) -> str:
 
     # In one order, also for what has none, such as a set.
     return hashlib.sha256(msgspec.json.encode([path, asked], order="deterministic")).hexdigest()
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urlsplit(address.lower())
+    return parts.scheme, parts.netloc
 
 
 def _unknown(policy: StartPolicy, reason: RefuseReason) -> Decision:

@@ -45,12 +45,20 @@ def describe_take_up(ref: EvaluationRef, record: Record | None, hub: str | None,
 
 
 def describe_unknown_start(
-    namespace: str, repo_name: str, record: Record | None, cause: str | None, *, has_store: bool, hub: str | None
+    namespace: str,
+    repo_name: str,
+    record: Record | None,
+    cause: str | None,
+    *,
+    has_store: bool,
+    hub: str | None,
+    starts_again: bool = False,
 ) -> str:
     """
     Say that an evaluation may have been started, and what a person does next.
 
     :param cause: what went wrong, where this attempt knows; None where it was an earlier one.
+    :param starts_again: whether a retry starts another one, because the user has allowed that.
     """
     name = f" (name {record.name!r})" if record is not None and record.name else ""
     if cause is None:
@@ -58,17 +66,35 @@ def describe_unknown_start(
     else:
         cause = one_line(cause.removeprefix(UNKNOWN_EFFECT)).rstrip(". ")  # which this message says already
         happened = f"this attempt asked for one{name}, and no usable response came: {cause}"
+    again = (
+        "A retry starts another one, because on_unknown_start='start_again' allows it"
+        if starts_again
+        else "None is started again, because each costs money"
+    )
     return (
-        f"Not known whether an evaluation was started: {happened}. None is started again, because each costs money. "
+        f"Not known whether an evaluation was started: {happened}. {again}. "
         f"Look for it in {namespace}/{repo_name} on the hub{_see(repository_url(namespace, repo_name, hub))}, now and "
         f"again some minutes after that attempt ended. {_what_to_do_next(has_store=has_store, record=record)}"
     )
 
 
 def describe_refusal(
-    reason: RefuseReason, namespace: str, repo_name: str, record: Record | None, *, airflow: str, hub: str | None
+    reason: RefuseReason,
+    namespace: str,
+    repo_name: str,
+    record: Record | None,
+    *,
+    airflow: str,
+    hub: str | None,
+    hub_now: str | None = None,
 ) -> str:
-    """Say why an attempt starts no evaluation and waits for none."""
+    """
+    Say why an attempt starts no evaluation and waits for none.
+
+    :param hub: address of the hub, by the record.
+    :param hub_now: address of the hub, by the connection, where it is another one.
+    """
+    evaluation_id = None if record is None else record.evaluation_id
     match reason:
         case RefuseReason.UNKNOWN_START:
             return describe_unknown_start(namespace, repo_name, record, None, has_store=True, hub=hub)
@@ -81,12 +107,20 @@ def describe_refusal(
                 f"{_what_to_do_next(has_store=False, record=None)}"
             )
         case RefuseReason.NOT_FOUND:
-            evaluation_id = record.evaluation_id if record is not None else None
             return (
                 f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
                 f"{namespace}/{repo_name}, and the hub does not know it any more. None "
                 "is started again, because each costs money. To start one, "
                 f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
+            )
+        case RefuseReason.OTHER_HUB:
+            return (
+                f"Nothing was started: {_describe_attempt(record)} started evaluation {evaluation_id} at "
+                f"{one_line(hub or '')}, but the connection leads to {hub_now} now. To wait for it, set the "
+                "connection back and clear the task. If both are the same hub, set "
+                f"{RECORD_KEY!r} in this task's state (tab Task State Store) to "
+                f'{{"phase": "started", "evaluation_id": "{evaluation_id}"}} and clear the task, keeping its state. '
+                "To start a new one there, delete that entry, then clear the task."
             )
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "delete_xcom",
+    "find_status_code",
     "has_custom_xcom_backend",
     "link_key",
     "link_xcoms",
+    "never_expire",
     "store_link",
     "store_xcom",
     "stores_links_at_process_end",
@@ -91,3 +93,26 @@ def task_state_store(context: Context) -> TaskStateStoreAccessor | None:
 
 def _place(ti: TaskInstance) -> dict[str, Any]:
     return {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id, "map_index": ti.map_index}
+
+
+def never_expire() -> Any:
+    """
+    Return what stands for a value that never expires.
+
+    Source: Airflow 3.3's SDK exports it, and its type stub does not name it.
+    """
+    from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]  # missing in the stub of Airflow 3.3
+
+    return NEVER_EXPIRE
+
+
+def find_status_code(error: Exception) -> int | None:
+    """
+    Find the status code with which Airflow's API server refused; None where the error has none.
+
+    No public way. Source: Airflow 3.3.2's supervisor responds to a failed request with an ``ErrorResponse``, which the
+    SDK raises as an ``AirflowRuntimeError`` whose ``error.detail`` has ``status_code``.
+    """
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    code = detail.get("status_code") if isinstance(detail, dict) else None
+    return code if isinstance(code, int) else None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_oxen.conditions import Condition
     from airflow_provider_oxen.evaluations import EvaluationRef
@@ -86,7 +87,8 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     :param durable: keep the record of what was started. If False, each attempt starts an evaluation, and a warning says
         that this may cost you twice.
     :param on_unknown_start: what an attempt does that cannot know whether an earlier one started an evaluation:
-        ``fail`` (the default) or ``start_again``, which may cost you twice.
+        ``fail`` (the default) or ``start_again``, which may cost you twice. ``start_again`` holds for an attempt's own
+        lost response, too: ``retries`` apply, and the next attempt starts another one.
     :param on_clear: what happens after a person clears the task. If the arguments have changed, a new evaluation is
         started, whatever the state of the earlier one. Otherwise, ``resume`` (the default): take up the evaluation if
         it still runs or has completed, and start a new one if it errored or was cancelled. ``start_again``: start a new
@@ -191,11 +193,11 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         self.hide_execution_timeout_if_mapped()
 
     @classmethod
-    def partial(cls, *, start_from_trigger: bool = False, **kwargs: Any) -> Any:
+    def partial(cls, *, start_from_trigger: bool = False, **kwargs: Any) -> OperatorPartial:
         """As Airflow's own, which knows no ``start_from_trigger``: it is refused in the words of the other tasks."""
         made = super().partial(**kwargs)
         if start_from_trigger:
-            made._expand_called = True  # noqa: SLF001  # as in the mixin
+            version_compat.discard_partial(made)
             with naming_task({**made.kwargs, "task_group": None}):
                 check_settings({"start_from_trigger": True})
         return made
@@ -222,7 +224,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         from airflow_provider_oxen.wait import Outcome
 
         ref = Outcome.from_event(event, otherwise=self._find_waited_for(context)).ref
-        self._starter.complete_record(context, ref)
+        self.is_recorded = self._starter.complete_record(context, ref)
         return self._gate.resume(context, ref, event)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -233,13 +235,20 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             except AirflowException as error:
                 if version_compat.deferral_error(error) is None:
                     raise
-                return self._gate.resume_without_event(context, self._find_waited_for(context), error)
+                ref = self._find_waited_for(context)
+                self.is_recorded = self._starter.complete_record(context, ref)
+                return self._gate.resume_without_event(context, ref, error)
 
     def on_kill(self) -> None:
         """Say in the task's log that the evaluation keeps running. Airflow calls this when the task is stopped."""
         line = self._starter.stop(is_recorded=self.is_recorded)
         if line is not None and not self._has_ended:
             self.log.warning("%s", line)
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a later attempt takes up the evaluation, or may start one; else it could only refuse."""
+        return self.is_recorded or not self.durable or self.on_unknown_start == "start_again"
 
     @property
     def _starter(self) -> Starter:

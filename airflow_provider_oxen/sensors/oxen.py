@@ -130,6 +130,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     end_from_trigger: bool = False
     started_here = False
     is_recorded = False
+    may_be_retried = True
 
     def __init__(
         self,

@@ -180,6 +180,27 @@ def clear_unknown(places: Places, case: Case) -> Run:
     return run
 
 
+def clear_sending(*, again: bool) -> Callable[[Places, Case], Run]:
+    """Clear the task while the response to its request is out; with ``again``, once more when it has refused."""
+
+    def play(places: Places, case: Case) -> Run:
+        run = Run(places.cluster, places.hub, case.name, at="b")
+        processes = run.wait_stopped()
+        wait_until(run.started, "the hub has started it", every=0.1)
+        run.clear()
+        wait_until(processes.task_has_ended, "the task's process ends")
+        run.wait_log(1, STOPPED)
+        if again:
+            assert run.wait_ended() == "failed"
+            assert run.posts() == 1
+            run.wait_log(2, UNKNOWN, "To start a new one, clear the task.")
+            run.clear()
+            run.end_evaluation(number=1)
+        return run
+
+    return play
+
+
 def kill_one_of_three(places: Places, case: Case) -> Run:
     """Kill one of three mapped tasks when the id of its evaluation is stored."""
     run = Run(places.cluster, places.hub, case.name, dag_id="start_once_mapped", at="d", map_index=1)
@@ -296,6 +317,16 @@ SIDE_BY_SIDE = [
         "killed-b-cleared",
         "the process is killed after the request is sent; attempt 2 refuses; a person clears the task",
         *(clear_unknown, 2, 2, 3, "success", MAY_RUN_TOO),
+    ),
+    Case(
+        "cleared-sending",
+        "cleared on its worker, after the request is sent",
+        *(clear_sending(again=False), 1, 1, 2, "failed", UNKNOWN),
+    ),
+    Case(
+        "cleared-sending-twice",
+        "the same; after attempt 2 refused, a person clears the task once more",
+        *(clear_sending(again=True), 2, 2, 3, "success", MAY_RUN_TOO),
     ),
     Case(
         "response-lost-followed",

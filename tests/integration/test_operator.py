@@ -13,7 +13,7 @@ from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
-from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError
+from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.start import OxenStartFailedError
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario
@@ -475,17 +475,12 @@ def test_final_failure_skips_where_asked(oxen_hub: LocalHub, ti: StartingTaskIns
 
 @pytest.mark.parametrize("way", WAYS)
 def test_conditions_are_checked(oxen_hub: LocalHub, ti: StartingTaskInstance, way: str) -> None:
-    """A completed evaluation must meet the conditions; one that cannot be checked may be retried."""
-
-    def fail(_: Any) -> bool:
-        raise LookupError("x")
-
+    """A completed evaluation must meet the conditions."""
     ends(oxen_hub, way)
     assert run_operator(way, ti, None, conditions=all_rows()).raised is None
     unmet = run_operator(way, ti, None, conditions=[all_rows(), max_credits(0)]).raised
     assert type(unmet) is AirflowFailException
     assert str(unmet).startswith("Condition not met: ")
-    assert type(run_operator(way, ti, None, conditions=fail).raised) is OxenConditionFailedError
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -577,6 +572,63 @@ def test_later_attempt_without_a_store_is_final(oxen_hub: LocalHub, ti: Starting
 
 
 @needs_store
+def _raise(_: Any) -> bool:
+    raise RuntimeError("the condition's own words")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_condition_that_fails_is_final_where_a_retry_could_only_refuse(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, store: FakeStore | None, way: str
+) -> None:
+    """Without a store the next attempt would refuse, and hide the reason: the failure is final and says it."""
+    ends(oxen_hub, way)
+
+    raised = run_operator(way, ti, store, conditions=_raise).raised
+
+    assert type(raised) is (AirflowFailException if store is None else OxenConditionFailedError)
+    assert "the condition's own words" in str(raised)
+
+
+def test_lost_wait_is_final_where_a_retry_could_only_refuse(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, store: FakeStore | None
+) -> None:
+    """So is a trigger that failed, whose words are the last ones of the task."""
+    oxen_hub.on_start = Scenario(seconds=60)
+
+    raised = run_operator("deferred", ti, store, event={"form": "unknown"}).raised
+
+    assert type(raised) is (AirflowFailException if store is None else OxenWaitLostError)
+    assert "the trigger's event does not name an evaluation" in str(raised)
+
+
+@needs_store
+@pytest.mark.parametrize("heals", [False, True])
+def test_condition_that_fails_is_final_where_the_id_could_not_be_stored(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, heals: bool
+) -> None:
+    """With a store it depends on whether the record names the evaluation by the end of the wait."""
+    ends(oxen_hub, "deferred")
+    store = FakeStore(plans={"set": [None, store_error(500), None if heals else store_error(500)]})
+
+    raised = run_operator("deferred", ti, store, conditions=_raise).raised
+
+    assert type(raised) is (OxenConditionFailedError if heals else AirflowFailException)
+
+
+@pytest.mark.parametrize("policy", [{"on_unknown_start": "start_again"}, {"durable": False}])
+def test_condition_that_fails_may_be_retried_where_a_retry_starts(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, policy: dict[str, Any]
+) -> None:
+    """Where the user has allowed another evaluation, ``retries`` apply."""
+    ends(oxen_hub, "deferred")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        raised = run_operator("deferred", ti, None, conditions=_raise, **policy).raised
+
+    assert type(raised) is OxenConditionFailedError
+
+
 @pytest.mark.parametrize("policy", [{"on_unknown_start": "start_again"}, {"durable": False}])
 @pytest.mark.filterwarnings("ignore:.*durable=False")
 def test_setting_that_may_start_two_is_used(
@@ -748,6 +800,8 @@ def test_trigger_that_airflow_ended_finds_the_evaluation(
     """Where Airflow itself ended the trigger, the id comes from the record, or from the XCom."""
     oxen_hub.on_start = Scenario(seconds=60)
     store = FakeStore() if found_in == "store" else None
+    if store is None and kind == "OxenWaitLostError":
+        kind = "AirflowFailException"  # a retry could only refuse
     with pytest.raises(TaskDeferred):
         make_operator().execute({"ti": ti, "task_state_store": store})
     if found_in == "store":
@@ -771,6 +825,7 @@ def test_store_that_fails_when_the_task_is_taken_up_does_not_matter(
     """The event has the id."""
     ends(oxen_hub, "deferred")
     store = FakeStore(plans={"get": [None, store_error(500), store_error(500)]})
+    store.plans["get"][1:1] = [None, None]  # the attempt itself looks at its record twice more
 
     run = run_operator("deferred", ti, store)
 

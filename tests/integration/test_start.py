@@ -26,18 +26,24 @@ from airflow_provider_oxen.exceptions import (
     OxenUnknownEffectError,
     OxenUnreachableError,
 )
-from airflow_provider_oxen.start import OxenStartFailedError, Started, Starter
+from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.start import OxenStartFailedError, OxenStartUnknownError, Started, Starter
 from airflow_provider_oxen.start_decision import StartPolicy
+from airflow_provider_oxen.start_messages import RECORD_KEY
 from airflow_provider_oxen.start_request import StartRequest
-from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, Respond, Scenario, Trickle
-from tests.support.airflow import AIRFLOW_V_3_3_PLUS, AirflowException, AirflowFailException, AirflowTaskTimeout
+from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, LocalHub, Respond, Scenario, Trickle
+from tests.support.airflow import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowTaskTimeout,
+)
 from tests.support.sockets import relay
 from tests.support.starts import Died, FakeLog, FakeStore, StartingTaskInstance, settle, sleep, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from airflow_provider_oxen.testing import LocalHub
 
 needs_store = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="this Airflow has no task state store")
 
@@ -155,9 +161,10 @@ def test_record_has_what_a_later_attempt_needs(oxen_hub: LocalHub, stored: Task)
         "at": None,
         "try_number": 1,
         "max_tries": 2,
+        "reported": False,
     }
     assert len(record["request"]) == 64
-    assert stored.store.calls == ["get", "set starting", "set started"]
+    assert stored.store.writes == ["set starting", "set started"]
     assert stored.store.retentions == [NEVER_EXPIRE, NEVER_EXPIRE]
     assert oxen_hub.api_key not in json.dumps(stored.store.entries)
 
@@ -249,7 +256,7 @@ def test_record_that_was_stored_although_airflow_failed_is_removed(oxen_hub: Loc
 
 
 def _store_and_raise(store: FakeStore) -> None:
-    store.record = {"phase": "starting"}
+    store.record = store.pending
     raise store_error(None)
 
 
@@ -259,31 +266,51 @@ def test_attempt_that_was_replaced_starts_nothing(oxen_hub: LocalHub, stored: Ta
 
     assert stored.fail() == "Nothing was started: Airflow has replaced this attempt by a later one."
     assert oxen_hub.start_requests == []
-    assert stored.store.calls == ["get"]
+    assert stored.store.writes == []
 
 
 class Clock:
-    """A clock that a test moves."""
+    """The two clocks of a machine, which a test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr(start_store, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.steady, self.wall = 0.0, 1_800_000_000.0
+        clock = SimpleNamespace(monotonic=lambda: self.steady, time=lambda: self.wall)
+        monkeypatch.setattr(start_store, "time", clock)
 
-    def move(self, seconds: float) -> Callable[[], None]:
+    def move(self, seconds: float, *, wall: float | None = None) -> Callable[[], None]:
         def act() -> None:
-            self.now += seconds
+            self.steady += seconds
+            self.wall += seconds if wall is None else wall
 
         return act
 
 
-def test_slow_store_is_written_again(oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that may have been frozen while it stored the record stores it once more before it sends."""
+@pytest.mark.parametrize(
+    ("steady", "wall"),
+    [(6, 6), (0, 600), (6, -3600), (0, 3600)],
+    ids=["slow", "suspended machine", "clock set back", "clock set forward"],
+)
+def test_slow_store_is_written_again(
+    oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch, steady: float, wall: float
+) -> None:
+    """A process that may have been frozen while it stored the record, by either clock, stores it once more."""
     clock = Clock(monkeypatch)
-    stored.store.plans["set"] = [clock.move(6), clock.move(4)]
+    stored.store.plans["set"] = [clock.move(steady, wall=wall), clock.move(4)]
 
     stored.start()
 
-    assert stored.store.calls == ["get", "set starting", "set starting", "set started"]
+    assert stored.store.writes == ["set starting", "set starting", "set started"]
+    assert len(oxen_hub.started) == 1
+
+
+def test_freeze_before_the_write_counts(oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from the look at the record that comes right before the write."""
+    clock = Clock(monkeypatch)
+    stored.store.plans["get"] = [None, clock.move(600)]
+
+    stored.start()
+
+    assert stored.store.writes == ["set starting", "set starting", "set started"]
     assert len(oxen_hub.started) == 1
 
 
@@ -292,10 +319,101 @@ def test_frozen_attempt_that_was_replaced_starts_nothing(
 ) -> None:
     """If Airflow replaced the attempt while it was frozen, the second write finds out."""
     clock = Clock(monkeypatch)
-    stored.store.plans["set"] = [clock.move(600), store_error(404)]
+    stored.store.plans["set"] = [clock.move(0, wall=600), store_error(404)]
 
     assert "Airflow has replaced this attempt" in stored.fail()
     assert oxen_hub.start_requests == []
+
+
+# A record that somebody else has changed
+
+CHANGED = "the record of the start was changed since this attempt read it"
+
+
+def _of_another_attempt(store: FakeStore, **fields: Any) -> Callable[[], None]:
+    """Let another attempt of the task, which Airflow runs beside this one, store its record."""
+
+    def act() -> None:
+        record = {"version": 1, "phase": "starting", "at": "2026-11-25T10:00:00+00:00", "try_number": 7, "max_tries": 2}
+        store.record = record | fields
+
+    return act
+
+
+@pytest.mark.parametrize("fields", [{}, {"phase": "started", "evaluation_id": "e7"}], ids=["starting", "started"])
+@pytest.mark.parametrize("lease", [False, True], ids=["first write", "second write"])
+def test_record_of_another_attempt_is_found_before_the_request(
+    oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], lease: bool
+) -> None:
+    """A record that was not there at the decision is let alone, and nothing is sent."""
+    clock = Clock(monkeypatch)
+    other = _of_another_attempt(stored.store, **fields)
+    stored.store.plans["set"] = [clock.move(600)]
+    stored.store.plans["get"] = [None, None, other] if lease else [None, other]
+
+    assert stored.fail() == f"Nothing was started: {CHANGED}."
+
+    assert stored.store.record["try_number"] == 7
+    assert stored.store.writes == (["set starting"] if lease else [])
+    settle(oxen_hub)
+    assert oxen_hub.start_requests == []
+
+
+@pytest.mark.parametrize("change", ["removed", "edited"])
+def test_record_that_was_changed_since_the_decision_starts_nothing(
+    oxen_hub: LocalHub, stored: Task, change: str
+) -> None:
+    """So is one that was removed or edited after this attempt read it."""
+    stored.start()
+    stored.clear(body={**BODY, "prompt": "Another?"})
+
+    def act() -> None:
+        stored.store.record = None if change == "removed" else stored.store.record | {"evaluation_id": "e7"}
+
+    stored.store.plans["get"] = [None, act]
+
+    assert stored.fail() == f"Nothing was started: {CHANGED}."
+    assert len(oxen_hub.start_requests) == 1
+
+
+def test_id_does_not_replace_the_record_of_another_attempt(oxen_hub: LocalHub, stored: Task) -> None:
+    """What was started meanwhile is in the log alone, and the record of the other attempt stays."""
+    stored.store.plans["get"] = [None, None, _of_another_attempt(stored.store)]
+
+    started = stored.start()
+
+    assert not started.is_recorded
+    assert stored.store.record["try_number"] == 7
+    assert CHANGED in stored.log.warnings[0]
+    assert oxen_hub.started[0].id in stored.log.lines[0][1]
+    # Nor when the task is taken up.
+    assert not Starter(stored, stored.policy, retries=2).complete_record(stored.context, started.ref)
+    assert stored.store.record["try_number"] == 7
+
+
+@pytest.mark.parametrize("change", ["removed", "reported"])
+def test_id_is_stored_where_only_this_start_is_concerned(stored: Task, change: str) -> None:
+    """A record that is gone, or that a refusal of a later attempt has marked, gets the id: it would be lost."""
+
+    def act() -> None:
+        stored.store.record = None if change == "removed" else stored.store.record | {"reported": True, "max_tries": 5}
+
+    stored.store.plans["get"] = [None, None, act]
+
+    started = stored.start()
+
+    assert started.is_recorded
+    assert stored.store.record["evaluation_id"] == started.ref.evaluation_id
+
+
+def test_refused_request_does_not_remove_the_record_of_another_attempt(oxen_hub: LocalHub, stored: Task) -> None:
+    """Nothing was started here, which says nothing about the other attempt."""
+    oxen_hub.out_of_credits = True
+    stored.store.plans["get"] = [None, None, _of_another_attempt(stored.store)]
+
+    stored.fail()
+
+    assert stored.store.record["try_number"] == 7
 
 
 def test_store_that_stays_slow_starts_nothing(
@@ -308,7 +426,7 @@ def test_store_that_stays_slow_starts_nothing(
     text = stored.fail(OxenStartFailedError)
 
     assert "Airflow took longer than 5 s to store the record of the start" in text
-    assert stored.store.calls == ["get", *["set starting"] * 3, "delete"]
+    assert stored.store.writes == [*["set starting"] * 3, "delete"]
     assert oxen_hub.start_requests == []
 
 
@@ -322,7 +440,7 @@ def test_late_write_of_a_slow_store_undoes_nothing(
 
     stored.start()
 
-    assert stored.store.calls == ["get", "set starting", "delete", "set starting", "set started"]
+    assert stored.store.writes == ["set starting", "delete", "set starting", "set started"]
     assert stored.store.phase == "started"
     assert len(oxen_hub.start_requests) == 1
 
@@ -397,7 +515,7 @@ def test_no_connection_leaves_no_record(task: Task) -> None:
     text = task.fail(OxenStartFailedError if task.store else AirflowFailException)
 
     assert text.startswith("Nothing was started within retry_window: not sent: ")
-    assert task.store is None or task.store.calls == ["get"]
+    assert task.store is None or task.store.writes == []
 
 
 @pytest.mark.parametrize(
@@ -512,7 +630,31 @@ def test_refusal_is_final_and_leaves_no_record(oxen_hub: LocalHub, task: Task, c
     assert "The hub says: No, not so (POST " in text
     assert oxen_hub.api_key not in text
     assert len(oxen_hub.start_requests) == 1
-    assert task.store is None or task.store.calls == ["get", "set starting", "delete"]
+    assert task.store is None or task.store.writes == ["set starting", "delete"]
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308, 401, 404, 405, 407])
+def test_response_of_something_that_passes_nothing_on_is_a_refusal(oxen_hub: LocalHub, task: Task, code: int) -> None:
+    """A login page, or a server that is not the hub, has started nothing: a wrong host is no reason for doubt."""
+    headers = {"Content-Type": "text/html", "Location": "https://login.example/?next=/"}
+    oxen_hub.start_faults = [Fault(Respond(code, b"<html>Log in</html>", headers))]
+
+    assert task.fail().startswith(f"Nothing was started: {code}: ")
+    assert task.store is None or task.store.record is None
+
+
+@pytest.mark.parametrize("code", [300, 303, 400, 402, 403, 409, 410, 422, 451])
+def test_response_of_something_in_front_of_the_hub_leaves_it_open(oxen_hub: LocalHub, task: Task, code: int) -> None:
+    """A gateway may have replaced the hub's response after the hub did its work."""
+    oxen_hub.start_faults = [Fault(AfterStart(Respond(code, b"<html>No</html>", {"Content-Type": "text/html"})))]
+
+    text = task.fail()
+
+    assert text.startswith(f"{UNKNOWN}, and no usable response came: {code}")
+    assert task.store is None or task.store.record["reported"]
+    task.retry()
+    task.fail()
+    assert len(oxen_hub.started) == 1
 
 
 def test_refusals_of_the_hub_itself_are_shown(oxen_hub: LocalHub, task: Task) -> None:
@@ -550,7 +692,7 @@ def test_rotated_key_is_used(oxen_hub: LocalHub, task: Task, set_connection: Cal
         "Bearer a-rotated-key",
     ]
     assert len(oxen_hub.started) == 1
-    assert task.store is None or task.store.calls == ["get", "set starting", "set starting", "set started"]
+    assert task.store is None or task.store.writes == ["set starting", "set starting", "set started"]
 
 
 @dataclass
@@ -602,7 +744,7 @@ def test_lost_response_is_final_and_keeps_the_record(
     assert text.startswith(f"{UNKNOWN}, and no usable response came: ")
     assert "None is started again, because each costs money." in text
     assert oxen_hub.api_key not in text
-    assert task.store is None or (task.store.calls, task.store.phase) == (["get", "set starting"], "starting")
+    assert task.store is None or (task.store.writes, task.store.phase) == (["set starting"] * 2, "starting")
     task.retry()
     assert task.fail().startswith("Not known whether an evaluation was started: ")
     assert len(oxen_hub.start_requests) == 1
@@ -625,6 +767,116 @@ def test_lost_one_is_taken_up_as_the_message_says(oxen_hub: LocalHub, stored: Ta
     stored.clear()
     assert stored.start().ref.evaluation_id != found.id
     assert len(oxen_hub.started) == 2
+
+
+def test_failure_that_says_what_to_do_is_noted(oxen_hub: LocalHub, stored: Task) -> None:
+    """An attempt that says that it is not known notes that, and a person who clears the task then starts another."""
+    oxen_hub.start_faults = [Fault(Disconnect("middle"), count=1)]
+    stored.fail()
+    assert stored.store.record["reported"] is True
+    stored.clear()
+
+    assert stored.start().evaluation is not None
+    assert len(oxen_hub.started) == 2
+    assert stored.log.warnings[0].startswith("A second evaluation is started: ")
+
+
+def _die_sending(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process of an attempt die after the request is sent."""
+    with monkeypatch.context() as patch:
+        patch.setattr(start_store.Ledger, "complete", lambda *_: (_ for _ in ()).throw(Died()))
+        with pytest.raises(Died):
+            task.start()
+
+
+def test_clear_before_anything_was_said_is_refused_once(
+    oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who cleared the task while the request was out is told first; the next clear starts another one."""
+    _die_sending(stored, monkeypatch)
+    stored.clear()
+
+    assert stored.fail().startswith("Not known whether an evaluation was started: attempt 1 at ")
+    assert stored.store.record["reported"] is True
+    stored.retry()  # Airflow may run it once more
+    assert stored.fail().startswith("Not known whether an evaluation was started: attempt 1 at ")
+    assert len(oxen_hub.started) == 1
+    stored.clear()
+
+    assert stored.start().evaluation is not None
+    assert len(oxen_hub.started) == 2
+
+
+def test_refusal_of_a_retry_counts_as_said(oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry has said what to do, so the first clear after it starts another one."""
+    _die_sending(stored, monkeypatch)
+    stored.retry()
+    stored.fail()
+    stored.clear()
+
+    assert stored.start().evaluation is not None
+    assert len(oxen_hub.started) == 2
+
+
+def test_refusal_that_cannot_be_noted_is_said_again(
+    oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the note fails, the failure is the same, and the next clear is refused once more."""
+    _die_sending(stored, monkeypatch)
+    stored.clear()
+    stored.store.plans["set"] = [store_error(500)]
+    stored.fail()
+    assert stored.log.warnings[0].startswith("The record of the start could not be updated: ")
+    stored.clear()
+
+    stored.fail()
+
+    assert len(oxen_hub.started) == 1
+
+
+def test_stop_while_the_response_is_out_counts_as_nothing_said(oxen_hub: LocalHub, stored: Task) -> None:
+    """A clear may be what stops the task: what the log says then comes after it, so the next attempt says it first."""
+
+    def stop(_: Any) -> Scenario:
+        stored.starter.stop(is_recorded=False)
+        return Scenario(seconds=60)
+
+    oxen_hub.on_start = stop
+    oxen_hub.start_faults = [Fault(AfterStart(Disconnect()), count=1)]
+    stored.fail()
+    assert stored.store.record["reported"] is False
+    stored.clear()
+
+    stored.fail()
+
+    assert len(oxen_hub.started) == 1
+
+
+def test_record_that_a_person_wrote_is_left_for_them_to_look_at(oxen_hub: LocalHub, stored: Task) -> None:
+    """What cannot be understood is refused, and not overwritten."""
+    stored.store.record = written = {"phase": "Started", "evaluation_id": "e1"}
+
+    assert "delete that entry, then clear the task" in stored.fail()
+    assert stored.store.record == written
+    assert oxen_hub.start_requests == []
+
+
+@pytest.mark.parametrize("way", ["lost", "execution timeout"])
+def test_lost_response_may_be_retried_where_a_retry_starts_again(
+    oxen_hub: LocalHub, task: Task, way: str, ring: Callable[[], None]
+) -> None:
+    """``on_unknown_start="start_again"`` holds for an attempt's own lost response: ``retries`` apply."""
+    task.policy = StartPolicy(on_unknown_start="start_again")
+    oxen_hub.start_faults = [Fault(AfterStart(Disconnect()) if way == "lost" else _Act(ring), count=1)]
+
+    text = task.fail(OxenStartUnknownError)
+
+    assert text.startswith(f"{UNKNOWN}, and no usable response came: ")
+    assert "A retry starts another one, because on_unknown_start='start_again' allows it." in text
+    settle(oxen_hub)
+    task.retry()
+    assert task.start().evaluation is not None
+    assert len(oxen_hub.start_requests) == 2
 
 
 def test_execution_timeout_while_the_response_is_out(oxen_hub: LocalHub, task: Task, ring: Callable[[], None]) -> None:
@@ -689,7 +941,7 @@ def test_retry_takes_up_the_evaluation(oxen_hub: LocalHub, stored: Task) -> None
     assert line.startswith("No new evaluation: waiting for the one that attempt 1 at 2")
     assert stored.starter.started == first.ref
     assert stored.starter.hub == oxen_hub.url
-    assert stored.store.calls == ["get", "set starting", "set started", "get"]
+    assert stored.store.writes == ["set starting", "set started"]
 
 
 def test_retry_with_other_arguments_takes_up_the_evaluation_where_it_is(oxen_hub: LocalHub, stored: Task) -> None:
@@ -768,6 +1020,67 @@ def test_clear_of_an_evaluation_that_is_gone(oxen_hub: LocalHub, stored: Task) -
     stored.start()
 
     assert len(oxen_hub.started) == 2
+
+
+@pytest.mark.parametrize("cleared", [False, True], ids=["retry", "clear"])
+def test_evaluation_of_another_hub_is_not_polled(
+    oxen_hub: LocalHub, stored: Task, set_connection: Callable[..., None], cleared: bool
+) -> None:
+    """Where the connection leads to another hub, both addresses are named; once it is set back, the wait goes on."""
+    first = stored.start()
+    with LocalHub(api_key=oxen_hub.api_key) as other:
+        set_connection(host=other.url)
+        stored.clear() if cleared else stored.retry()
+
+        text = stored.fail()
+
+        assert f"started evaluation {first.ref.evaluation_id} at {oxen_hub.url}, but the connection leads to " in text
+        assert f"leads to {other.url} now. To wait for it, set the connection back and clear the task." in text
+        assert other.requests == []
+        assert oxen_hub.requests_for(first.ref.evaluation_id) == 0
+        set_connection()
+        stored.clear()
+        assert stored.start().ref == first.ref
+        assert len(oxen_hub.start_requests) == 1
+
+        set_connection(host=other.url)
+        stored.store.delete(RECORD_KEY)
+        stored.clear()
+        stored.start()
+        assert len(other.started) == 1
+
+
+def test_hub_of_a_record_written_by_hand_is_stored(
+    oxen_hub: LocalHub, stored: Task, set_connection: Callable[..., None]
+) -> None:
+    """The person meant the hub to which the connection leads; from then on, no other one is polled."""
+    stored.store.record = {"phase": "started", "evaluation_id": "e1"}
+    stored.start()
+    assert stored.store.record["hub"] == oxen_hub.url
+    set_connection(host="http://localhost:1")
+    stored.retry()
+
+    assert "but the connection leads to http://localhost:1 now" in stored.fail()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ConnectionError("no"), OxenStartFailedError), (AirflowNotFoundException("no"), AirflowFailException)],
+    ids=["look-up fails", "no connection"],
+)
+def test_evaluation_is_not_taken_up_without_a_connection(
+    stored: Task, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    """Where the connection cannot be read, it is not known where the id would be used."""
+    first = stored.start()
+    stored.retry()
+
+    def fails(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(OxenHook, "get_connection", fails)
+
+    assert stored.fail(kind).endswith(f", the earlier {first.ref}")
 
 
 def test_clear_with_other_arguments_starts_another_and_warns(oxen_hub: LocalHub, stored: Task) -> None:
@@ -886,6 +1199,7 @@ class FakeHub:
         self.generation = 0
         self.window = ""
         self.hub = "http://hub"
+        self.config = SimpleNamespace(base_url=self.hub)
 
     def __call__(self, conn_id: str) -> FakeHub:
         assert conn_id == "oxen_default"
@@ -974,7 +1288,12 @@ WINDOWS = [
 def test_no_sequence_of_crashes_starts_two(
     steps: list[tuple[str, str, str, str, bool]], on_clear: Any, has_store: bool
 ) -> None:
-    """Between two clears, the starter starts one at most, and takes up none that the task did not start."""
+    """
+    Between two clears, the starter starts one at most, and takes up none that the task did not start.
+
+    With a store, a clear starts none where an earlier one is lost and no attempt had said so before the clear.
+    """
+    lost, cleared_early = False, set()
     hub, store = FakeHub(), FakeStore()
     task = Task(store if has_store else None, StartPolicy(on_clear=on_clear))
     with pytest.MonkeyPatch.context() as patch:
@@ -982,6 +1301,8 @@ def test_no_sequence_of_crashes_starts_two(
         for number, (action, window, prompt, end, resumes) in enumerate(steps):
             if number and action == "clear":
                 hub.generation += 1
+                if lost:
+                    cleared_early.add(hub.generation)
                 task.clear()
             elif number:
                 task.retry()
@@ -990,10 +1311,13 @@ def test_no_sequence_of_crashes_starts_two(
             known = set(hub.statuses)
             try:
                 started = task.start()
-            except (Died, AirflowTaskTimeout, AirflowException):
+            except (Died, AirflowTaskTimeout, AirflowException) as error:
+                said = str(error).startswith("Not known whether")
+                lost = not said and (lost or set(hub.statuses) != known)
                 continue
             finally:
                 store.plans = {}
+            lost = started.evaluation is not None and not started.is_recorded and not resumes
             if started.evaluation is None:
                 assert started.ref.evaluation_id in known
             hub.statuses[started.ref.evaluation_id] = end
@@ -1002,6 +1326,7 @@ def test_no_sequence_of_crashes_starts_two(
 
     generations = list(hub.generations.values())
     assert len(generations) == len(set(generations))
+    assert not has_store or cleared_early.isdisjoint(generations)
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="this Airflow has no task state store")
@@ -1014,7 +1339,7 @@ def test_two_are_started_where_allowed(monkeypatch: pytest.MonkeyPatch, policy: 
     monkeypatch.setattr(start, "OxenHook", hub)
     hub.window = "response lost"
     for _ in range(2):
-        task.fail()
+        task.fail(AirflowFailException if not policy.durable else OxenStartUnknownError)
         task.retry()
 
     assert list(hub.generations.values()) == [0, 0]

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_oxen import version_compat
+from airflow_provider_oxen import triggerer_compat
+from tests.support.airflow import AIRFLOW_V_3_3_PLUS
 from tests.support.tasks import FakeTaskInstance
 from tests.support.triggers import make_trigger, run_trigger
 
@@ -143,7 +143,7 @@ async def test_trigger_outside_of_a_triggerer_says_nothing(
     monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
     """Without a task instance there is no task to ask about."""
-    monkeypatch.setattr(version_compat, "task_instance_of", lambda _: None)
+    monkeypatch.setattr(triggerer_compat, "task_instance_of", lambda _: None)
 
     await make_trigger("e1").on_kill()
 

@@ -42,6 +42,8 @@ class FakeStore:
     #: The methods that were called and did their work, with the phase of what was set.
     calls: list[str] = field(default_factory=list)
     retentions: list[Any] = field(default_factory=list)
+    #: What is about to be set.
+    pending: Any = None
 
     @property
     def record(self) -> Any:
@@ -51,6 +53,11 @@ class FakeStore:
     @record.setter
     def record(self, value: Any) -> None:
         self.entries[RECORD_KEY] = value
+
+    @property
+    def writes(self) -> list[str]:
+        """The calls that changed something."""
+        return [call for call in self.calls if call != "get"]
 
     @property
     def phase(self) -> str | None:
@@ -64,6 +71,7 @@ class FakeStore:
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         stored = json.loads(json.dumps(value))
+        self.pending = stored
         self._follow_plan("set")
         self.calls.append(f"set {stored['phase']}")
         self.retentions.append(retention)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ CLEARED = Attempt(2, 3, RETRIES)
 CLEARED_RETRY = Attempt(3, 3, RETRIES)
 
 STARTING = Record(Phase.STARTING, name="n", request="r1", try_number=1, max_tries=2)
+#: The same, after an attempt has failed with the message that says what to do.
+REPORTED = replace(STARTING, reported=True)
 STARTED = Record(Phase.STARTED, evaluation_id="e1", name="n", request="r1", try_number=1, max_tries=2)
 
 DEFAULT = StartPolicy()
@@ -49,9 +52,15 @@ def evaluation(status: str) -> Evaluation:
 
 
 def choose(
-    record: Record | None, attempt: Attempt, policy: StartPolicy = DEFAULT, *, request: str = "r1", store: bool = True
+    record: Record | None,
+    attempt: Attempt,
+    policy: StartPolicy = DEFAULT,
+    *,
+    request: str = "r1",
+    store: bool = True,
+    hub: str | None = None,
 ) -> Decision:
-    return decide(record, attempt, policy, request=request, has_store=store)
+    return decide(record, attempt, policy, request=request, has_store=store, hub=hub)
 
 
 # No record
@@ -89,26 +98,40 @@ def test_later_attempt_starts_without_a_store_where_allowed(policy: StartPolicy)
 
 @pytest.mark.parametrize("policy", [DEFAULT, ON_CLEAR])
 @pytest.mark.parametrize("request_now", ["r1", "r2"])
-def test_unknown_start_is_refused_at_a_retry(policy: StartPolicy, request_now: str) -> None:
-    """A record without an id refuses, whatever the arguments are by now."""
-    assert choose(STARTING, RETRY, policy, request=request_now) == Refuse(RefuseReason.UNKNOWN_START)
+@pytest.mark.parametrize("record", [STARTING, REPORTED])
+def test_unknown_start_is_refused_at_a_retry(policy: StartPolicy, request_now: str, record: Record) -> None:
+    """A record without an id refuses, whatever the arguments are by now, and as often as Airflow retries."""
+    assert choose(record, RETRY, policy, request=request_now) == Refuse(RefuseReason.UNKNOWN_START)
 
 
 @pytest.mark.parametrize("policy", [START_AGAIN, BOTH])
-def test_unknown_start_starts_again_where_allowed(policy: StartPolicy) -> None:
+@pytest.mark.parametrize("attempt", [RETRY, CLEARED, CLEARED_RETRY])
+@pytest.mark.parametrize("record", [STARTING, REPORTED])
+def test_unknown_start_starts_again_where_allowed(policy: StartPolicy, attempt: Attempt, record: Record) -> None:
     """``on_unknown_start`` starts another one."""
-    assert choose(STARTING, RETRY, policy) == Start(may_run_too=True)
+    assert choose(record, attempt, policy) == Start(may_run_too=True)
 
 
 @pytest.mark.parametrize("policy", DURABLE)
-def test_unknown_start_starts_again_after_a_clear(policy: StartPolicy) -> None:
+def test_reported_unknown_start_starts_again_after_a_clear(policy: StartPolicy) -> None:
     """A person who cleared the task has decided, after words that say what it means."""
-    assert choose(STARTING, CLEARED, policy) == Start(may_run_too=True)
+    assert choose(REPORTED, CLEARED, policy) == Start(may_run_too=True)
 
 
-def test_unknown_start_after_a_clear_is_refused_at_its_retry() -> None:
-    """The clear counts once: what the attempt after it left behind is a record of its own."""
-    after = Record(Phase.STARTING, request="r1", try_number=2, max_tries=CLEARED.max_tries)
+@pytest.mark.parametrize("policy", [DEFAULT, ON_CLEAR])
+@pytest.mark.parametrize("request_now", ["r1", "r2"])
+@pytest.mark.parametrize("attempt", [CLEARED, CLEARED_RETRY])
+def test_unknown_start_that_was_not_reported_is_refused_after_a_clear(
+    policy: StartPolicy, request_now: str, attempt: Attempt
+) -> None:
+    """A person who cleared the task before any attempt said so could not know what it means."""
+    assert choose(STARTING, attempt, policy, request=request_now) == Refuse(RefuseReason.UNKNOWN_START)
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_unknown_start_after_a_clear_is_refused_at_its_retry(reported: bool) -> None:
+    """The clear counts once: what the attempt after it left behind, or has reported, is a record of its own."""
+    after = replace(STARTING, try_number=2, max_tries=CLEARED.max_tries, reported=reported)
 
     assert choose(after, CLEARED_RETRY) == Refuse(RefuseReason.UNKNOWN_START)
 
@@ -163,11 +186,41 @@ def test_check_decides_after_a_clear(status: str | None, resume: Decision, start
     assert decide_after_check("e1", found, BOTH) == start_again
 
 
+# Another hub
+
+HUB = "https://hub.oxen.ai"
+AT_HUB = replace(STARTED, hub=HUB)
+OTHER_HUBS = ["http://hub.oxen.ai", "https://dev.hub.oxen.ai", "https://hub.oxen.ai:8443"]
+
+
+@pytest.mark.parametrize("policy", DURABLE)
+@pytest.mark.parametrize("attempt", [RETRY, CLEARED, CLEARED_RETRY])
+@pytest.mark.parametrize("hub", OTHER_HUBS)
+def test_evaluation_of_another_hub_is_refused(policy: StartPolicy, attempt: Attempt, hub: str) -> None:
+    """Where the connection leads to another scheme, host or port by now, the id is not used there."""
+    assert choose(AT_HUB, attempt, policy, hub=hub) == Refuse(RefuseReason.OTHER_HUB)
+
+
+@pytest.mark.parametrize("hub", [None, HUB, "https://HUB.oxen.ai", "https://hub.oxen.ai/behind/a/path"])
+def test_same_hub_is_no_other(hub: str | None) -> None:
+    """The path does not count, nor upper and lower case; and without an address nothing is known to differ."""
+    assert choose(AT_HUB, RETRY, hub=hub) == TakeUp("e1")
+    assert choose(AT_HUB, CLEARED, hub=hub) == Check("e1")
+    assert choose(STARTED, RETRY, hub=hub) == TakeUp("e1")
+
+
+@pytest.mark.parametrize("hub", OTHER_HUBS)
+def test_clear_with_other_arguments_starts_on_another_hub(hub: str) -> None:
+    """Nothing is waited for then, so that the address of the earlier one does not matter."""
+    assert choose(AT_HUB, CLEARED, request="r2", hub=hub) == Start(may_run_too=True)
+    assert choose(AT_HUB, RETRY, request="r2", hub=hub) == Refuse(RefuseReason.OTHER_HUB)
+
+
 # Not durable
 
 
 @pytest.mark.parametrize("store", [True, False])
-@pytest.mark.parametrize("record", [None, STARTING, STARTED])
+@pytest.mark.parametrize("record", [None, STARTING, REPORTED, STARTED])
 @pytest.mark.parametrize(("attempt", "again"), [(FIRST, False), (RETRY, True), (CLEARED, False), (CLEARED_RETRY, True)])
 def test_every_attempt_starts_where_nothing_is_durable(
     attempt: Attempt, again: bool, record: Record | None, store: bool
@@ -188,6 +241,7 @@ def test_nothing_stored_is_no_record() -> None:
     "record",
     [
         STARTING,
+        REPORTED,
         Record(
             Phase.STARTED,
             evaluation_id="e1",
@@ -221,7 +275,9 @@ def test_stored_form_of_version_1_is_kept() -> None:
         "at": None,
         "try_number": 1,
         "max_tries": 2,
+        "reported": False,
     }
+    assert replace(STARTED, reported=True).to_dict()["reported"] is True
 
 
 @pytest.mark.parametrize("attempt", [RETRY, CLEARED])
@@ -265,6 +321,23 @@ def test_unreadable_record_counts_as_starting(value: Any) -> None:
     assert choose(record, RETRY) == Refuse(RefuseReason.UNKNOWN_START)
     assert choose(record, CLEARED) == Refuse(RefuseReason.UNKNOWN_START)
     assert choose(record, RETRY, START_AGAIN) == Start(may_run_too=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phase": "Started", "evaluation_id": "e1"},
+        {"evaluation_id": "e1"},
+        {"phase": "started"},
+        {"version": 2},
+    ],
+)
+def test_record_that_was_edited_wrongly_is_refused_after_a_clear(changes: dict[str, Any]) -> None:
+    """A person meant to say which evaluation it is, and cleared the task: a mistake in it starts no second one."""
+    record = Record.from_value(REPORTED.to_dict() | changes)
+
+    assert choose(record, CLEARED) == Refuse(RefuseReason.UNKNOWN_START)
+    assert choose(Record.from_value(REPORTED.to_dict()), CLEARED) == Start(may_run_too=True)
 
 
 @given(
@@ -318,11 +391,16 @@ class World:
         self.statuses: dict[str, str] = {}
         self.generations: dict[str, int] = {}
         self.taken_up: list[str] = []
+        #: Whether each start that is not known was reported; and the generations whose clear came before that.
+        self.is_reported = True
+        self.cleared_early: set[int] = set()
 
     def clear(self) -> None:
         self.max_tries = self.try_number + self.retries
         self.try_number += 1
         self.generation += 1
+        if not self.is_reported:
+            self.cleared_early.add(self.generation)
 
     def retry(self) -> None:
         self.try_number += 1
@@ -341,22 +419,38 @@ class World:
             self.taken_up.append(decision.evaluation_id)
             if end in ("completed", "errored"):
                 self.statuses[decision.evaluation_id] = end
+        if decision == Refuse(RefuseReason.UNKNOWN_START):
+            self.report(record)
         if not isinstance(decision, Start) or window == "before the record":
             return
         starting = Record(Phase.STARTING, request=request, try_number=self.try_number, max_tries=self.max_tries)
         self.store(starting.to_dict())
-        if window in ("after the record", "not received"):
+        self.is_reported = window == "refused"
+        if window == "after the record":
+            return
+        if window == "not received":
+            self.report(starting)
             return
         if window == "refused":
             self.store(previous)
             return
         evaluation_id = f"e{len(self.statuses)}"
         self.statuses[evaluation_id], self.generations[evaluation_id] = "running", self.generation
-        if window in ("response out", "response lost", "after the response"):
+        if window == "response lost":
+            self.report(starting)
             return
+        if window in ("response out", "after the response"):
+            return
+        self.is_reported = True
         self.store(Record(**{**_fields(starting), "phase": Phase.STARTED, "evaluation_id": evaluation_id}).to_dict())
         if window != "after the id" and end in ("completed", "errored"):
             self.statuses[evaluation_id] = end
+
+    def report(self, record: Record | None) -> None:
+        """Fail with the message, and note that."""
+        assert record is not None
+        self.store(replace(record, reported=True, max_tries=self.max_tries).to_dict())
+        self.is_reported = True
 
     def store(self, value: Any) -> None:
         if self.has_store and self.policy.durable:
@@ -403,10 +497,20 @@ STEPS = st.lists(
     has_store=True,
     on_clear="resume",
 )
+@example(
+    steps=[(action, window, "r1", "running") for action, window in (("retry", "response out"), ("clear", "none"))],
+    retries=2,
+    has_store=True,
+    on_clear="start_again",
+)
 def test_no_sequence_of_crashes_starts_two(
     steps: list[tuple[str, str, str, str]], retries: int, has_store: bool, on_clear: Any
 ) -> None:
-    """Between two clears, at most one evaluation is started; and each one that is taken up was started by the task."""
+    """
+    Between two clears, at most one evaluation is started; and each one that is taken up was started by the task.
+
+    With a store, a clear starts none where an earlier start is not known and no attempt had said so before the clear.
+    """
     world = World(StartPolicy(on_clear=on_clear), retries, has_store=has_store)
 
     for number, (action, window, request, end) in enumerate(steps):
@@ -417,6 +521,7 @@ def test_no_sequence_of_crashes_starts_two(
     started = list(world.generations.values())
     assert len(started) == len(set(started))
     assert set(world.taken_up) <= set(world.statuses)
+    assert not has_store or world.cleared_early.isdisjoint(started)
 
 
 @pytest.mark.parametrize("policy", [START_AGAIN, StartPolicy(durable=False)])

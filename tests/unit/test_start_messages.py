@@ -161,6 +161,35 @@ def test_not_found() -> None:
     )
 
 
+def test_other_hub() -> None:
+    """Both addresses are named, and what to do in each case; the record it shows is taken up."""
+    text = describe_refusal(
+        RefuseReason.OTHER_HUB, "ox", "r", STARTED, airflow="3.3.2", hub=PUBLIC, hub_now="http://localhost:3000"
+    )
+
+    assert text == (
+        "Nothing was started: attempt 1 at 2026-11-25T13:24:11+00:00 started evaluation e1 at https://hub.oxen.ai, but "
+        "the connection leads to http://localhost:3000 now. To wait for it, set the connection back and clear the "
+        "task. If both are the same hub, set 'oxen_evaluation' in this task's state (tab Task State Store) to "
+        '{"phase": "started", "evaluation_id": "e1"} and clear the task, keeping its state. To start a new one there, '
+        "delete that entry, then clear the task."
+    )
+    record = Record.from_value(json.loads(text[text.index("{") : text.index("}") + 1]))
+    decision = decide(record, Attempt(3, 4, 2), StartPolicy(), request="r1", has_store=True, hub=OTHER)
+    assert decision == TakeUp("e1")
+
+
+def test_unknown_start_of_this_attempt_where_a_retry_starts_again() -> None:
+    """It does not say that none is started again."""
+    text = describe_unknown_start(
+        "ox", "r", STARTING, "the connection was lost", has_store=True, hub=OTHER, starts_again=True
+    )
+
+    assert "A retry starts another one, because on_unknown_start='start_again' allows it. Look for it" in text
+    assert "None is started again" not in text
+    assert text.endswith(f"{GO_ON}clear the task.")
+
+
 def test_killed_while_waiting() -> None:
     """A task that started it says that it costs money, and what its next attempt does."""
     assert describe_killed(REF, PUBLIC, started_here=True, is_recorded=True) == (
