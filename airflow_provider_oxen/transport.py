@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSession", "async_session", "build_url", "build_user_agent", "send", "send_async", "sync_session"]
 
+#: How long to wait for connections to be closed, in seconds: usually much less than one.
+_CLOSING_SECONDS = 2.0
 #: Bytes asked of a stream at a time.
 _CHUNK_BYTES = 64 * 1024
 
@@ -199,7 +201,7 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
     import aiohttp
 
     limit = TimeLimit(config.timeout_seconds)
-    async with aiohttp.ClientSession(
+    connections = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.max_connections, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent, **build_headers(config)},
@@ -209,11 +211,14 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
         max_field_size=LIBRARY_HEADER_BYTES,
         trust_env=False,
         trace_configs=None if once is None else [trace_connections(once)],
-    ) as connections:
-        try:
-            yield AsyncSession(connections, limit)
-        finally:
-            limit.close()
+    )
+    try:
+        yield AsyncSession(connections, limit)
+    finally:
+        limit.close()
+        # Before 3.12.15, aiohttp closes a connection through a proxy's tunnel, but then waits for its end for ever.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(connections.close(), _CLOSING_SECONDS)
 
 
 def build_url(config: ClientConfig, call: Call[Any]) -> yarl.URL:

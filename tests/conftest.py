@@ -8,6 +8,7 @@ import tempfile
 from importlib.metadata import version
 
 import pytest
+from packaging.version import Version
 
 # Airflow reads its configuration when it is first imported.
 for _name in [name for name in os.environ if name.startswith("AIRFLOW_") or name.lower().endswith("_proxy")]:
@@ -18,6 +19,14 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 if version("apache-airflow").startswith("2."):  # whose default for tests does not go with SQLite
     os.environ["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 warns where it is not set
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let old versions of aiohttp leave a proxy's tunnel to the garbage collector, which closes it with a warning."""
+    if Version(version("aiohttp")) < Version("3.12.15"):
+        for owner in ("function _SelectorTransport", "socket.socket"):
+            ignored = f"ignore:Exception ignored in. .{owner}:pytest.PytestUnraisableExceptionWarning"
+            config.addinivalue_line("filterwarnings", ignored)
 
 
 @pytest.fixture(autouse=True)

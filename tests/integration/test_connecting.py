@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 POST = Call("POST", "/api/x", lambda body, _: body, body={"name": "a run"}, repeatable=False)
-
-AIOHTTP = tuple(map(int, version("aiohttp").split(".")[:2]))
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -234,8 +231,6 @@ def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
 @pytest.mark.parametrize("call", [Call("GET", "/api/x", lambda body, _: body), POST], ids=["repeatable", "sent once"])
 def test_proxy_over_https_is_checked_against_verify(transport: str, authority: Authority, call: Call[bytes]) -> None:
     """``verify`` names the CA of the proxy as well; behind it, the hub's own certificate is checked."""
-    if transport == "aiohttp" and not call.repeatable and AIOHTTP < (3, 13):
-        pytest.skip("this aiohttp does not close TLS in TLS: the call ends late, or leaves a socket open")
     with RawServer(OK, tls=authority.server()) as server, https_proxy(authority.server()) as (proxy, heads):
         config = make_config(server.url, proxy=proxy, verify=str(authority.file))
 
