@@ -17,9 +17,10 @@ How this works
 4. When the hub responds 429, the client sends nothing until the pause is over (see ``pause``): requests end at once
    in an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
    come back together.
-5. When the hub responds 401, the client sends nothing any more, and the connection is looked up again, once for all
-   its waits. With another key, they go on with a new client; with the same key, they all get that error. A wait that
-   begins later makes a new client, and asks the hub again.
+5. The first request of a client is sent alone, so that a key that is wrong is refused once. When the hub responds 401,
+   the client sends nothing any more, and the connection is looked up again, once for all its waits. With another key,
+   they go on with a new client; with the same key, they all get that error. A wait that begins later makes a new
+   client, and asks.
 
 This is the only module with state of its own, ``_connections``, because waits that know nothing of each other must find
 what they share. It holds nothing that outlives the last wait.
@@ -192,7 +193,9 @@ class SharedClient:
         self.refused_at_monotonic = 0.0
         self._evaluations: dict[EvaluationRef, SharedEvaluation] = {}
         self._ticks = Ticks()
-        self._slots = asyncio.Semaphore(config.max_connections)
+        #: One, until the hub has responded to the first request: a key that is wrong costs one 401.
+        self._slots = asyncio.Semaphore(1)
+        self._was_tried = False
         self._opening = asyncio.Lock()
         self._opened: AbstractAsyncContextManager[AsyncSession] | None = None
         self._session: AsyncSession | None = None
@@ -239,9 +242,13 @@ class SharedClient:
             sent_at = time.monotonic()
             self._check_may_send(call, queued_at, sent_at)
             response = await send_async(session, self.config, call, url)
+        except OxenError:
+            self._use_all_slots()
+            raise
         finally:
             self.requests -= 1
             self._slots.release()
+        self._use_all_slots()
         self._last_response_at_monotonic = time.monotonic()
         try:
             result = parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
@@ -274,6 +281,12 @@ class SharedClient:
                 # A task that is being cancelled still closes what it opened.
                 opened, self._opened, self._session = self._opened, None, None
                 await asyncio.shield(opened.__aexit__(None, None, None))
+
+    def _use_all_slots(self) -> None:
+        if not self._was_tried:
+            self._was_tried = True
+            for _ in range(self.config.max_connections - 1):
+                self._slots.release()
 
     def _check_may_send(self, call: Call[T], queued_at: float, now: float) -> None:
         if self.refusal is not None:

@@ -183,6 +183,30 @@ async def test_revoked_key_is_refused_once_for_all_waits(
     assert shared_connections() == []
 
 
+async def test_key_that_is_wrong_from_the_start_is_refused_once(
+    oxen_hub: LocalHub, set_connection: Callable[..., None], look_ups: list[str]
+) -> None:
+    """The first request of all waits is sent alone, so a wrong key costs one 401 with any number of connections."""
+    set_connection(password="wrong-key")
+    events = await asyncio.gather(*_begin_waits(oxen_hub, 500))
+
+    assert {event["outcome"] for event in events} == {"refused"}
+    assert _refusals(oxen_hub) == len(oxen_hub.requests) == 1
+    assert len(look_ups) == 2
+
+
+async def test_first_failure_lets_all_connections_be_used(oxen_hub: LocalHub) -> None:
+    """A first request that fails in another way says nothing about the key, and holds up no other for longer."""
+    ids = [oxen_hub.add_evaluation(faults=(Fault(Respond(503)),)), *(oxen_hub.add_evaluation() for _ in range(30))]
+    refs = [EvaluationRef("ox", "r", evaluation_id) for evaluation_id in ids]
+    async with OxenHook().get_async_conn() as client:
+        with pytest.raises(OxenServerError):
+            await client.ask(build_get_evaluation(refs[0]))
+        await asyncio.gather(*(client.ask(build_get_evaluation(ref)) for ref in refs[1:]))
+
+    assert oxen_hub.connections_opened > 1
+
+
 async def test_rotated_key_is_looked_up_once_for_all_waits(
     oxen_hub: LocalHub, set_connection: Callable[..., None], look_ups: list[str]
 ) -> None:
