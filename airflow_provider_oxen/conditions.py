@@ -116,7 +116,7 @@ def check_conditions(conditions: Condition | Sequence[Condition], *, end_from_tr
     if end_from_trigger:
         raise ValueError(
             "conditions are checked on a worker, so they cannot be combined with end_from_trigger=True: leave one of "
-            "them out. start_from_trigger=True may stay: the gate then takes a worker only at its end"
+            "them out. You can keep start_from_trigger=True: the gate then uses a worker only at its end"
         )
 
 

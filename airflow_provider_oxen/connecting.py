@@ -1,7 +1,7 @@
 """
 How connections are made: the TLS settings of both transports, and what the one on threads lacks beside the other.
 
-1. A host name may have several addresses, of which one takes no packets. The next is tried after
+1. A host name may have several addresses, one of which may drop packets. The next is tried after
    ``NEXT_ADDRESS_SECONDS``, and the first that accepts is used (RFC 8305, "Happy Eyeballs").
 2. Informational responses (1xx) may come before the response. http.client skips only 100.
 3. A response that is cut off in its headers, or is not HTTP, is refused. http.client takes what came for the whole.
@@ -198,7 +198,7 @@ class _Response(http.client.HTTPResponse):
 
 
 def adapt_connections(manager: Any) -> None:
-    """Let the connections of a urllib3 pool manager do both."""
+    """Let the connections of a urllib3 pool manager do all three."""
     from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
     def adapted(pool: Any) -> Any:

@@ -53,7 +53,7 @@ def check_headers(call: Call[Any], headers: Sequence[tuple[Sized, Sized]], trans
     if len(headers) > MAX_HEADERS:
         raise OxenInvalidResponseError(describe_many_headers(), request=str(call))
     if transfer_encoding is not None and transfer_encoding.strip().lower() != "chunked":
-        problem = "the response has a transfer encoding that was not asked for; only 'chunked' may be"
+        problem = "the response has an unsupported transfer encoding; only 'chunked' is supported"
         raise OxenInvalidResponseError(problem, request=str(call))
 
 
@@ -71,7 +71,7 @@ def check_size(call: Call[Any], size: int) -> None:
     """Check a body's size: as sent, and after decompression."""
     if size > MAX_BODY_BYTES:
         raise OxenInvalidResponseError(
-            f"the response is larger than {MAX_BODY_BYTES // 2**20} MiB, which no response of the hub is",
+            f"the response is larger than {MAX_BODY_BYTES // 2**20} MiB, the limit for a response of the hub",
             request=str(call),
         )
 

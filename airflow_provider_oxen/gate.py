@@ -6,7 +6,7 @@ How this works
 1. A task (the sensor) holds a :class:`Gate` and calls it from the methods that Airflow calls.
 2. :meth:`Gate.execute` polls once on the worker. If the evaluation has not ended, it defers to the triggerer,
    reschedules the task, or stays and polls, as the task's settings say.
-3. :meth:`Gate.resume` takes the task up again with the trigger's event; :meth:`Gate.resume_without_event` does so
+3. :meth:`Gate.resume` resumes the task with the trigger's event; :meth:`Gate.resume_without_event` does so
    where Airflow itself ended the trigger.
 4. Each way ends in an outcome, and :meth:`Gate._conclude` turns it into the state of the task by the table in
    ``reactions``. After a wait, the outcome says which evaluation is meant, and not the task's templates, which Airflow
@@ -127,7 +127,7 @@ class Gate:
 
     def resume(self, context: Context, ref: EvaluationRef, event: object) -> dict[str, Any]:
         """
-        Take up the task with the trigger's event.
+        Resume the task with the trigger's event.
 
         :param ref: what the task's templates give now; only where the event names no evaluation.
         """
@@ -135,7 +135,7 @@ class Gate:
 
     def resume_without_event(self, context: Context, ref: EvaluationRef, error: Exception) -> dict[str, Any]:
         """
-        Take up the task where Airflow itself ended its trigger.
+        Resume the task where Airflow itself ended its trigger.
 
         :param error: what Airflow says about it. Raised again where it is about something else.
         """

@@ -39,7 +39,7 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
     if not isinstance(result, Evaluation):
         again = describe_duration(step.seconds)
         return logging.WARNING, _sentence(
-            f"Poll {after.polls} failed ({type(result).__name__}), next in {again}: {one_line(str(result))}"
+            f"{_phrase(str(result))}; poll {after.polls} failed ({type(result).__name__}), next in {again}"
         )
     last, recovered = before.evaluation, before.failures > 0
     if last is not None and not recovered and (result.status, result.progress) == (last.status, last.progress):
@@ -87,10 +87,10 @@ def describe_outcome(outcome: Outcome) -> str:
         case OutcomeReason.TIMEOUT:
             text = _describe_timeout(outcome)
         case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
-            text = f"Cannot wait: {_phrase(outcome.error)}{_and_last(evaluation)}"
+            text = f"Stopped waiting: {_phrase(outcome.error)}{_and_last(evaluation)}"
         case OutcomeReason.UNREACHABLE:
             why, last = _phrase(outcome.error), _describe_last(evaluation)
-            text = f"Hub out of reach: {why}; for longer than retry_window; {last}"
+            text = f"Hub out of reach for longer than retry_window: {why}; {last}"
         case OutcomeReason.LOST:
             text = f"No result: {_sentence(_phrase(outcome.error))} The gate stays closed{_and_last(evaluation)}"
     return f"{text}, {one_line(str(outcome.ref))}{_describe_place(outcome)}"
@@ -152,7 +152,7 @@ def _describe_timeout(outcome: Outcome) -> str:
     else:
         status, rows = one_line(str(outcome.evaluation.status)), _describe_rows(outcome.evaluation)
         seen = f"{rows}, {status}, when last seen" if rows else f"{status} when last seen"
-        text = f"Timed out: {seen}; not ended by {by}"
+        text = f"Timed out: {seen}; it had not ended by {by}"
     if outcome.interruption is Interruption.TRIGGER_TIMEOUT:
         text = f"{text}; no triggerer reported: is one running?"
     return f"{text}; last failure: {_phrase(outcome.error)}" if outcome.error else text

@@ -216,7 +216,7 @@ def _describe_other(name: str, value: object) -> str:
     if isinstance(value, dict):
         return f"{problem}: give one of its values, such as start.output['evaluation_id'] of the task that starts it"
     if isinstance(value, (list, tuple, set, frozenset)) or hasattr(value, "__next__"):
-        return f"{problem}: a task is for one; for several, map it with .partial(...).expand({name}=[...])"
+        return f"{problem}: one task waits for one evaluation; for several, use .partial(...).expand({name}=[...])"
     if isinstance(value, (bytes, bytearray)):
         return f"{problem}: decode it, as in value.decode()"
     if hasattr(value, "task_id"):
@@ -224,7 +224,7 @@ def _describe_other(name: str, value: object) -> str:
     if callable(value):
         return f"{problem}: a function was given; give the output of a task, with the parentheses, as in start()"
     if isinstance(value, (bool, float)):
-        return f"{problem}: with render_template_as_native_obj, Jinja makes such a value of a text; write it as text"
+        return f"{problem}: with render_template_as_native_obj, Jinja turned the text into this value; pass it as text"
     return f"{problem}: give {_EXAMPLES[name]}" if name in _EXAMPLES else problem
 
 

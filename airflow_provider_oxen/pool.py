@@ -11,9 +11,9 @@ How this works
    and the last to leave closes it; so there are at most ``max_connections`` sockets to a hub, whatever the number of
    waits. Changed settings (a new key, another host) make a new client.
 3. Requests beyond ``max_connections`` wait in a queue, first come, first served. The time limit of a request begins
-   with its turn, so that many waits make polls late and not failures. Only where the hub has responded to no request
-   for as long as one may take, the requests that were queued all that time fail: a hub that hangs must not keep waits
-   beyond their deadlines.
+   with its turn, so that many waits delay polls instead of making them fail. Only where the hub has responded to no
+   request for as long as one may take, the requests that were queued all that time fail: a hub that hangs must not
+   keep waits beyond their deadlines.
 4. When the hub responds 429, the client sends nothing until the pause is over (see ``pause``): requests end at once
    in an :class:`OxenRateLimitError` that says how long is left. A wait adds jitter of its own, so that they do not all
    come back together.

@@ -4,9 +4,9 @@ One request for many waits, and one timer for many sleeps.
 How this works
 --------------
 1. All waits of a client for the same evaluation poll it through one :class:`SharedEvaluation`.
-2. Who polls says how old a result may be. A wait takes one that is at most half as old as the sleep it comes from, and
-   counts its next sleep from the result's time. So what it knows is never older than that sleep, as if it were alone,
-   and the hub is polled at most twice as often as by the wait that sleeps least: as much as two waits cost.
+2. Each caller says how old a result may be. A wait takes one that is at most half as old as the sleep it comes from,
+   and counts its next sleep from the result's time. So what it knows is never older than that sleep, as if it were
+   alone, and the hub is polled at most twice as often as by the wait that sleeps least: as much as two waits cost.
 3. A request under way is joined. Its failure is that of all who joined it. Where the wait that sends it is cancelled,
    one of the others sends it again.
 4. Where one wait sees that the evaluation has ended, all that sleep are woken.

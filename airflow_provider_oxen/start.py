@@ -3,7 +3,8 @@ How a task starts an evaluation at most once, or says that this cannot be known.
 
 How this works
 --------------
-1. Read the record that an earlier attempt stored, and decide (``start_decision``): start, take up, or refuse.
+1. Read the record that an earlier attempt stored, and decide (``start_decision``): start one, wait for the
+   earlier one, or refuse.
 2. To start: connect, store ``starting``, send the request once, log the id, store ``started``; see ``start_sending``.
 3. A refusal is noted in the record: the next clear of the task is then a decision of a person who could read it.
 
@@ -154,7 +155,7 @@ class Starter:
         """
         Send nothing from now on, because the task is stopped.
 
-        :param is_recorded: whether the next attempt can take up what was started.
+        :param is_recorded: whether the next attempt can wait for what was started.
         :return: what to log about an evaluation that may run; None where there is none.
         """
         self.stopped = True
@@ -166,7 +167,7 @@ class Starter:
 
     def find(self, context: Context, pushed: EvaluationRef) -> EvaluationRef:
         """
-        Find the evaluation of a task that is taken up: the record names it.
+        Find the evaluation of a task that is resumed: the record names it.
 
         :param pushed: what the task's XCom names, in the repository that its templates give now; else this one counts.
         """

@@ -190,7 +190,7 @@ def _why_end_on_worker_while_parsing(task: BaseOperator) -> str | None:
     """As :func:`_why_end_on_worker`, with what only the process that parses the DAG file knows."""
     if version_compat.has_listeners():
         # Airflow would refuse to import the DAG file.
-        return "a listener is installed (OpenLineage, say), and only a worker calls listeners when a task ends"
+        return "a listener is installed (for example, OpenLineage), and only a worker calls listeners when a task ends"
     if storage_compat.has_custom_xcom_backend():
         return "only a worker writes to the XCom backend of [core] xcom_backend"
     if version_compat.has_hook(task, "post_execute"):

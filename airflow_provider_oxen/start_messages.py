@@ -69,7 +69,7 @@ def describe_unknown_start(
     again = (
         "A retry starts another one, because on_unknown_start='start_again' allows it"
         if starts_again
-        else "None is started again, because each costs money"
+        else "No other evaluation is started, because each one costs money"
     )
     return (
         f"Not known whether an evaluation was started: {happened}. {again}. "
@@ -101,16 +101,16 @@ def describe_refusal(
         case RefuseReason.NO_STORE:
             return (
                 "Not known whether an evaluation was started: an earlier attempt came before, and Airflow "
-                f"{airflow} keeps nothing from one attempt of this task to the next. None is started again, because "
-                f"each costs money. Look for it in {namespace}/{repo_name} on the hub"
+                f"{airflow} keeps nothing from one attempt of this task to the next. No other evaluation is started, "
+                f"because each one costs money. Look for it in {namespace}/{repo_name} on the hub"
                 f"{_see(repository_url(namespace, repo_name, hub))}. "
                 f"{_what_to_do_next(has_store=False, record=None)}"
             )
         case RefuseReason.NOT_FOUND:
             return (
                 f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
-                f"{namespace}/{repo_name}, and the hub does not know it any more. None "
-                "is started again, because each costs money. To start one, "
+                f"{namespace}/{repo_name}, and the hub does not know it any more. No other "
+                "evaluation is started, because each one costs money. To start one, "
                 f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
             )
         case RefuseReason.OTHER_HUB:
@@ -129,13 +129,13 @@ def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool, 
     Say that a task was stopped while its evaluation runs.
 
     :param started_here: whether the task started it.
-    :param is_recorded: whether its next attempt can take it up.
+    :param is_recorded: whether its next attempt can wait for it.
     """
     again = " If this task was cleared, its next attempt waits for it." if is_recorded else ""
-    costs = " and costs money" if started_here else ""
+    costs = " and costing money" if started_here else ""
     return (
-        f"Evaluation keeps running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. Stop it on "
-        f"the hub{_see(evaluation_url(ref, hub))}.{again}"
+        f"The evaluation is still running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. "
+        f"Stop it on the hub{_see(evaluation_url(ref, hub))}.{again}"
     )
 
 

@@ -9,7 +9,7 @@ How this works
    Refused (most other 3xx and 4xx): nothing was started. The record goes, and the task fails for good.
    Anything else: it is not known. The record stays, so no later attempt starts another, and the task fails for good; or
    a retry starts another one, where the user has allowed that.
-3. Storing ``started`` may fail. The id is in the log then, and the record is completed when the task is taken up.
+3. Storing ``started`` may fail. The id is in the log then, and the record is completed when the task is resumed.
 
 The rule that must not be broken: no request is sent before ``starting`` is stored, and none is sent where that failed.
 """

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 def run_within(seconds: float, function: Callable[[], T], more: Callable[[], float] = lambda: 0.0) -> T:
     """
-    Run a function on a thread of its own, and wait so long for it.
+    Run a function on its own thread, and wait at most ``seconds`` for it.
 
     One that is late is left behind, also where the waiting thread is interrupted, as Airflow does with a signal when a
     task's ``execution_timeout`` has passed. It ends with what it reads, or with the process.

@@ -208,7 +208,7 @@ def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
 
 def _is_of_http(cause: BaseException) -> bool:
     """
-    Check whether http.client could not read the response. requests calls that a connection that failed.
+    Check whether http.client could not read the response. requests reports that as a failed connection.
 
     A hub that closes the connection without a response is another matter.
     """

@@ -85,7 +85,7 @@ def execution_timeout_counts_deferral() -> bool:
     """
     Say whether ``execution_timeout`` includes the time for which a task was deferred. Delete with Airflow 2.
 
-    A worker then ends such a task when it takes it up again, before the task can say what the trigger saw. Airflow 3
+    A worker then ends such a task when it resumes it, before the task can say what the trigger saw. Airflow 3
     counts from there again. Source: ``_execute_task`` in Airflow 2.11's ``models/taskinstance.py``.
     """
     return not is_airflow(3, 0)

@@ -305,9 +305,9 @@ def _parse_history(found: Iterable[Any]) -> History:
     numbers = (*times, history.rhythm_seconds, history.rows_per_second)
     counts = (history.processed, history.total)
     if not all(values.number(number) is not None for number in numbers) or not isinstance(history.status, str):
-        raise ValueError("its history is none")
+        raise ValueError("the stored history is not valid")
     if not all(count is None or values.count(count) is not None for count in counts):
-        raise ValueError("its history is none")
+        raise ValueError("the stored history is not valid")
     return history
 
 

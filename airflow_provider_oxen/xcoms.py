@@ -2,7 +2,7 @@
 The XComs of a task that no worker starts or ends: what Airflow stores and deletes on a worker is done here.
 
 The trigger stores the links when it first knows them, and the result when the evaluation has completed. A worker that
-takes up such a task deletes the results of earlier attempts. Whether a task may end in the triggerer is decided in
+resumes such a task deletes the results of earlier attempts. Whether a task may end in the triggerer is decided in
 ``start_end``.
 """
 
@@ -81,7 +81,7 @@ def delete_earlier_results(context: Context) -> None:
 
     Without it, a task that completed once, was cleared and then failed would still have its first result.
 
-    :param context: the context of the worker that takes up the task.
+    :param context: the context of the worker that resumes the task.
     """
     ti = context["ti"]
     for key in RESULT_KEYS if ti.try_number > 1 else ():

@@ -1,7 +1,7 @@
 """
 A gate that needs no worker: it begins in the triggerer and, if the evaluation completes, ends there.
 
-This needs Airflow 3.3. On an older Airflow, and where a listener is installed (OpenLineage, for instance), the gate
+This needs Airflow 3.3. On an older Airflow, and where a listener is installed (for example, OpenLineage), the gate
 works, too: it begins or ends on a worker, and a warning says why.
 """
 

@@ -39,7 +39,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     **At most once.** An evaluation costs money, so the task never starts a second one by itself. If an attempt ends
     after it may have started one, and the next attempt cannot know, that attempt fails and says what to do next. On
-    Airflow 3.3 and later, a record in Airflow's task state store lets a later attempt take up the evaluation that an
+    Airflow 3.3 and later, a record in Airflow's task state store lets a later attempt wait for the evaluation that an
     earlier one started. Before Airflow 3.3, only a task's first attempt starts one. ``airflow tasks test`` and
     ``airflow dags test`` really start one, too.
 
@@ -90,7 +90,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         ``fail`` (the default) or ``start_again``, which may cost you twice. ``start_again`` holds for an attempt's own
         lost response, too: ``retries`` apply, and the next attempt starts another one.
     :param on_clear: what happens after a person clears the task. If the arguments have changed, a new evaluation is
-        started, whatever the state of the earlier one. Otherwise, ``resume`` (the default): take up the evaluation if
+        started, whatever the state of the earlier one. Otherwise, ``resume`` (the default): wait for the evaluation if
         it still runs or has completed, and start a new one if it errored or was cancelled. ``start_again``: start a new
         one, unless the earlier one still runs. On an Airflow that deletes the task's state at a clear, its dialog
         decides.
@@ -203,7 +203,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         return made
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start the evaluation, or take up the one that an earlier attempt started; then wait for it."""
+        """Start the evaluation, or find the one that an earlier attempt started; then wait for it."""
         with self.stop_at_execution_timeout():
             self._check_rendered()
             request = self._build_request(context)
@@ -220,7 +220,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             return self._gate.execute(context, started.ref, started.evaluation, self._starter.hub)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Take up the task with the trigger's event."""
+        """Resume the task with the trigger's event."""
         from airflow_provider_oxen.wait import Outcome
 
         ref = Outcome.from_event(event, otherwise=self._find_waited_for(context)).ref
@@ -228,7 +228,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         return self._gate.resume(context, ref, event)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Take up a deferred task. The gate concludes what a trigger reports, and how Airflow itself ends a trigger."""
+        """Resume a deferred task. The gate concludes what a trigger reports, and how Airflow itself ends a trigger."""
         with self.stop_at_execution_timeout():
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
@@ -247,7 +247,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     @property
     def may_be_retried(self) -> bool:
-        """Whether a later attempt takes up the evaluation, or may start one; else it could only refuse."""
+        """Whether a later attempt can wait for the evaluation, or may start one; else it could only refuse."""
         return self.is_recorded or not self.durable or self.on_unknown_start == "start_again"
 
     @property
@@ -272,7 +272,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         return StartRequest(self.namespace, self.repo_name, self.branch, self.path, body)
 
     def _find_waited_for(self, context: Context) -> EvaluationRef:
-        """Find the evaluation of a task that is taken up: its templates do not name it."""
+        """Find the evaluation of a task that is resumed: its templates do not name it."""
         from airflow_provider_oxen.evaluations import EvaluationRef
 
         ti = context["ti"]

@@ -113,7 +113,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         a task that begins in the triggerer.
     :param end_from_trigger: end the task in the triggerer when the evaluation has completed, with the same XComs, so
         that no worker process starts for it. From Airflow 3.3 on. A task with outlets or an ``on_success_callback``
-        ends on a worker, as does any where a listener is installed (OpenLineage, for instance), and a warning says why.
+        ends on a worker, as does any where a listener is installed (for example, OpenLineage), and a warning says why.
         Where the evaluation did not complete, the task always ends on a worker.
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.evaluations.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, also
@@ -208,12 +208,12 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         return PokeReturnValue(is_done=evaluation is not None, xcom_value=evaluation)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Take up the task with the trigger's event."""
+        """Resume the task with the trigger's event."""
         return self._gate.resume(context, self._ref, event)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
-        Take up a deferred task.
+        Resume a deferred task.
 
         The base class's way of turning failures into skips differs between Airflow versions, so it is not used: the
         gate concludes what a trigger reports, and how Airflow itself ends a trigger.

@@ -231,7 +231,7 @@ class Fault:
 
 def check_faults(name: str, faults: Sequence[Fault]) -> None:
     """
-    Refuse at once what is no list of faults.
+    Refuse anything but a list of faults.
 
     :param name: what the list is called.
     :param faults: the list.

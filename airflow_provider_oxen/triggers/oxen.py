@@ -57,7 +57,7 @@ class OxenEvaluationTrigger(BaseTrigger):
     :param do_xcom_push: with ``end_from_trigger``, give the task the XComs that the sensor pushes.
     :param started_here: whether the task itself started the evaluation, which matters where the task is stopped, and
         where the hub does not know the evaluation yet.
-    :param is_recorded: whether a later attempt of the task can take it up.
+    :param is_recorded: whether a later attempt of the task can wait for it.
     :param last_seen: the evaluation as the worker saw it before it deferred, without its prompt; None where it did not.
     """
 

@@ -132,7 +132,7 @@ class Run:
         return f" {self.name} try " in body["name"]
 
     def end_evaluation(self, end: str = "completed", *, number: int = 0) -> None:
-        """Let an evaluation of this run end, once its task waits for it in the triggerer and may be taken up."""
+        """Let an evaluation of this run end, once its task waits for it in the triggerer and may be resumed."""
         evaluation_id = self.wait_deferred(number)
         self.hub.add_evaluation(evaluation_id, end=end, seconds=0)
 
@@ -174,7 +174,7 @@ class Run:
         """
         Wait until the task waits in the triggerer, and return the id of the evaluation with this number.
 
-        Until the scheduler knows that the worker has ended, too: a task that is taken up before may be run once more
+        Until the scheduler knows that the worker has ended, too: a task that is resumed before may be run once more
         (apache/airflow#71580).
         """
         wait_until(lambda: len(self.started()) > number, f"{self.name} starts evaluation {number}")

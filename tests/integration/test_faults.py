@@ -68,7 +68,7 @@ async def test_fault_that_passes_does_not_end_a_wait(
     assert event["outcome"] == "completed"
     text = logged()
     assert text.count(", next in ") == 1
-    assert f"Poll 1 failed ({error}), next in " in text
+    assert f"; poll 1 failed ({error}), next in " in text
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
@@ -112,7 +112,7 @@ async def test_name_that_does_not_resolve_is_transient(
     event = await run_trigger(make_trigger("any", retry_window=0.3))
 
     assert event["outcome"] == "unreachable"
-    assert "Poll 1 failed (OxenUnreachableError), next in " in logged()
+    assert "; poll 1 failed (OxenUnreachableError), next in " in logged()
     assert oxen_hub.requests == []
 
 
@@ -299,7 +299,7 @@ async def test_connection_that_is_missing_for_a_while_is_waited_for(
 
     assert (await task)["outcome"] == "completed"
     text = logged()
-    assert "Poll 1 failed (OxenConfigError), next in " in text
+    assert "; poll 1 failed (OxenConfigError), next in " in text
     assert "connection 'oxen_default', field 'conn_id': there is no such connection" in text
 
 

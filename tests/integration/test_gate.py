@@ -115,9 +115,9 @@ MESSAGES = {
     OutcomeReason.CONDITION_NOT_MET: "Condition not met: ",
     OutcomeReason.CONDITION_FAILED: "Condition could not be checked: LookupError: ",
     OutcomeReason.TIMEOUT: "Timed out: ",
-    OutcomeReason.REFUSED: "Cannot wait: 400",
-    OutcomeReason.NOT_THE_HUB: "Cannot wait: 404, but not from the hub: ",
-    OutcomeReason.UNREACHABLE: "Hub out of reach: 503",
+    OutcomeReason.REFUSED: "Stopped waiting: 400",
+    OutcomeReason.NOT_THE_HUB: "Stopped waiting: 404, but not from the hub: ",
+    OutcomeReason.UNREACHABLE: "Hub out of reach for longer than retry_window: 503",
     OutcomeReason.LOST: "No result: ",
 }
 
@@ -347,7 +347,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 def test_template_that_renders_to_something_else_later_changes_nothing(
     hub: LocalHub, way: str, end: str, logged: Callable[[], str]
 ) -> None:
-    """When a task is taken up, message, XComs, links, lineage and asset event are of the evaluation it waited for."""
+    """When a task is resumed, message, XComs, links, lineage and asset event are of the evaluation it waited for."""
     evaluation_id = hub.add_evaluation("waited-for", end=end, seconds=0.4)
     asset = Asset(uri=URI)
     events = make_outlet_events([asset])

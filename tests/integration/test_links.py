@@ -95,7 +95,7 @@ def test_results_without_a_file_of_their_own_are_in_the_source_file(hub: LocalHu
 
 
 def test_links_are_known_from_the_event(hub: LocalHub) -> None:
-    """What the trigger reports is enough: the worker that takes up the task sends no request."""
+    """What the trigger reports is enough: the worker that resumes the task sends no request."""
     sensor, ti = make_gate("e"), FakeTaskInstance()
     document = {
         "id": "e",

@@ -497,7 +497,7 @@ def test_timeout_counts_from_the_start(oxen_hub: LocalHub, ti: StartingTaskInsta
 @needs_store
 @pytest.mark.parametrize("way", WAYS)
 def test_hub_out_of_reach_may_be_retried_with_a_store(oxen_hub: LocalHub, ti: StartingTaskInstance, way: str) -> None:
-    """The next attempt takes up the evaluation that was started."""
+    """The next attempt waits for the evaluation that was started."""
     store = FakeStore()
     oxen_hub.on_start = Scenario(seconds=0.2, faults=(Fault(Respond(503), count=40),))
 
@@ -556,7 +556,7 @@ def test_retry_does_not_start_another_one_where_the_hub_knows_none(
     raised = run_operator(way, ti, store).raised
 
     assert type(raised) is AirflowFailException
-    assert str(raised).startswith("Cannot wait: 404: not found.")
+    assert str(raised).startswith("Stopped waiting: 404: not found.")
     assert len(oxen_hub.start_requests) == 1
 
 
@@ -739,7 +739,7 @@ def test_sensor_can_wait_for_the_output() -> None:
     assert gate.upstream_task_ids == {"start"}
 
 
-# Taking up
+# Resuming
 
 
 @needs_store
@@ -963,8 +963,8 @@ def test_stop_while_waiting_says_what_keeps_running(
     line = logged()
     evaluation_id = hub.started[0].id
     assert (
-        f"Evaluation keeps running and costs money, although this task was stopped: evaluation {evaluation_id} of "
-        "ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see "
+        f"The evaluation is still running and costing money, although this task was stopped: evaluation "
+        f"{evaluation_id} of ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see "
         f"https://www.oxen.ai/ox/customer-intents/evaluations/{evaluation_id}). If this task was cleared, its next "
         "attempt waits for it."
     ) in line
@@ -1115,4 +1115,4 @@ def test_stop_after_the_evaluation_ended_says_nothing(
     operator = make_operator(deferrable=False, poke_interval=0.05, conditions=stop)
     operator.execute({"ti": ti})
 
-    assert "keeps running" not in logged()
+    assert "still running" not in logged()

@@ -121,8 +121,8 @@ def test_timeout_says_what_was_last_seen(oxen_hub: LocalHub, way: str) -> None:
     assert result.failure == (
         AirflowSensorTimeout,
         (
-            "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; not ended by then, the task's deadline, "
-            f"evaluation slow of ox/customer-intents, hub {oxen_hub.url}"
+            "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; it had not ended by then, the task's "
+            f"deadline, evaluation slow of ox/customer-intents, hub {oxen_hub.url}"
         ),
     )
     assert result.xcoms["evaluation"]["status"] == "queued"

@@ -386,7 +386,7 @@ def test_id_does_not_replace_the_record_of_another_attempt(oxen_hub: LocalHub, s
     assert stored.store.record["try_number"] == 7
     assert CHANGED in stored.log.warnings[0]
     assert oxen_hub.started[0].id in stored.log.lines[0][1]
-    # Nor when the task is taken up.
+    # Nor when the task is resumed.
     assert not Starter(stored, stored.policy, retries=2).complete_record(stored.context, started.ref)
     assert stored.store.record["try_number"] == 7
 
@@ -446,7 +446,7 @@ def test_late_write_of_a_slow_store_undoes_nothing(
 
 
 def test_wait_goes_on_where_the_id_cannot_be_stored(oxen_hub: LocalHub, stored: Task) -> None:
-    """The id is in the log and is returned; the record is completed when the task is taken up."""
+    """The id is in the log and is returned; the record is completed when the task is resumed."""
     stored.store.plans["set"] = [None, store_error(500)]
 
     started = stored.start()
@@ -742,7 +742,7 @@ def test_lost_response_is_final_and_keeps_the_record(
     text = task.fail()
 
     assert text.startswith(f"{UNKNOWN}, and no usable response came: ")
-    assert "None is started again, because each costs money." in text
+    assert "No other evaluation is started, because each one costs money." in text
     assert oxen_hub.api_key not in text
     assert task.store is None or (task.store.writes, task.store.phase) == (["set starting"] * 2, "starting")
     task.retry()
@@ -1127,7 +1127,7 @@ def test_replaced_attempt_takes_nothing_up_after_a_clear(oxen_hub: LocalHub, sto
 
 
 def test_record_that_cannot_be_updated_after_a_clear_is_tried_again(oxen_hub: LocalHub, stored: Task) -> None:
-    """Without it, a retry would be taken for the clear: the attempt may be retried, and the next one takes it up."""
+    """Without it, a retry would be taken for the clear: the attempt may be retried, and the next one waits for it."""
     first = stored.start()
     stored.clear()
     stored.store.plans["set"] = [store_error(500)]
@@ -1289,7 +1289,7 @@ def test_no_sequence_of_crashes_starts_two(
     steps: list[tuple[str, str, str, str, bool]], on_clear: Any, has_store: bool
 ) -> None:
     """
-    Between two clears, the starter starts one at most, and takes up none that the task did not start.
+    Between two clears, the starter starts one at most, and waits for none that the task did not start.
 
     With a store, a clear starts none where an earlier one is lost and no attempt had said so before the clear.
     """

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 needs_on_kill = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="this Airflow calls no on_kill of a trigger")
 
 SENSORS = (
-    "Evaluation keeps running, although this task was stopped: evaluation {id} of ox/customer-intents. Airflow cannot "
-    "cancel it. Stop it on the hub."
+    "The evaluation is still running, although this task was stopped: evaluation {id} of ox/customer-intents. Airflow "
+    "cannot cancel it. Stop it on the hub."
 )
 OPERATORS = (
-    "Evaluation keeps running and costs money, although this task was stopped: evaluation {id} of "
+    "The evaluation is still running and costing money, although this task was stopped: evaluation {id} of "
     "ox/customer-intents. Airflow cannot cancel it. Stop it on the hub. If this task was cleared, its next attempt "
     "waits for it."
 )

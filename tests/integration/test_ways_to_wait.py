@@ -198,7 +198,7 @@ def test_timeout_that_no_triggerer_reported_says_what_was_last_seen(hub: LocalHu
     assert ti.xcoms["evaluation"]["status"] == "queued"
     with pytest.raises(AirflowSensorTimeout, match=r"never seen by .*; no triggerer reported.*; last failure: 503"):
         _take_up(hub.add_evaluation("down", faults=(Fault(Respond(503)),)), ti)
-    with pytest.raises(AirflowFailException, match="Cannot wait: 404"):
+    with pytest.raises(AirflowFailException, match="Stopped waiting: 404"):
         _take_up("no-such", ti)
 
 
@@ -266,7 +266,7 @@ def test_execution_timeout_bounds_the_wait_or_one_poll(hub: LocalHub, mode: str,
     gate = make_gate(hub.add_evaluation(seconds=60), **arguments, execution_timeout=timedelta(seconds=25))
     if mode == "poke":
         gate.timeout, gate.execution_timeout = 3_600, timedelta(seconds=0.4)
-        with pytest.raises(AirflowSensorTimeout, match=r"^Timed out: .*; not ended by"):
+        with pytest.raises(AirflowSensorTimeout, match=r"^Timed out: .*; it had not ended by"):
             gate.execute({"ti": ti})
         return
 
@@ -483,9 +483,9 @@ def test_foreign_first_response_fails_at_once_and_may_be_retried(hub: LocalHub, 
 
     assert isinstance(result.raised, OxenNotTheHubError)
     assert str(result.raised).startswith(
-        "Cannot wait: 404, but not from the hub: text/plain, 21 bytes, 'default backend - 404', instead of the hub's "
-        "JSON, from https://hub.oxen.ai/api/repos/ox/customer-intents/evaluations/waited-for. Check the connection's "
-        "host and proxy"
+        "Stopped waiting: 404, but not from the hub: text/plain, 21 bytes, 'default backend - 404', instead of the "
+        "hub's JSON, from https://hub.oxen.ai/api/repos/ox/customer-intents/evaluations/waited-for. Check the "
+        "connection's host and proxy"
     )
     assert hub.requests_for("waited-for") == 1
 
@@ -496,7 +496,7 @@ def test_foreign_first_response_fails_at_once_and_may_be_retried(hub: LocalHub, 
 def test_worker_reads_a_corrected_connection_while_the_hub_is_out_of_reach(
     oxen_hub: LocalHub, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong host that a person corrects is taken up by a task that pokes, well before ``retry_window`` ends."""
+    """A wrong host that a person corrects is noticed by a task that pokes, well before ``retry_window`` ends."""
     monkeypatch.setattr(pool, "MAX_LOOKUP_AGE_SECONDS", 0.2)
     set_connection(host="http://127.0.0.1:9")
     sleeps = []

@@ -198,7 +198,7 @@ def run_operator(
     :param way: one of :data:`WAYS`.
     :param store: Airflow's task state store; None for an Airflow without one.
     :param context: what the task's context has besides.
-    :param rendered_later: what templates render to when the task is taken up after its deferral.
+    :param rendered_later: what templates render to when the task is resumed after its deferral.
     :param event: what the trigger yields instead of its own event.
     :param arguments: of the operator.
     """

@@ -115,8 +115,8 @@ def run_task(
 
     :param way: one of :data:`WAYS` or :data:`WAYS_TO_GO_ON`, or ``in the triggerer``: no worker starts the wait.
     :param context: what the task's context has besides the task instance.
-    :param rendered_later: what templates render to when the task is taken up after its deferral.
-    :param lose_event: take up the task with an event of an unknown form.
+    :param rendered_later: what templates render to when the task is resumed after its deferral.
+    :param lose_event: resume the task with an event of an unknown form.
     :param arguments: of the sensor.
     """
     arguments = {
@@ -146,7 +146,7 @@ def run_task(
 def _start(
     evaluation_id: str, arguments: dict[str, Any], context: dict[str, Any], result: Result, *, take_over: bool
 ) -> tuple[str | None, dict[str, Any]]:
-    """Run the task until it ends, or its trigger has: then return the method to take it up with, and its arguments."""
+    """Run the task until it ends, or its trigger has: then return the method to resume it with, and its arguments."""
     while True:
         result.sensor = sensor = make_gate(evaluation_id, **arguments)
         result.processes += 1

@@ -128,7 +128,7 @@ def test_no_gate_is_lost_when_a_triggerer_is_killed(
 
 
 def test_wait_goes_on_when_the_scheduler_restarts(cluster: AirflowStandalone, hub: LocalHub) -> None:
-    """A scheduler that is killed and started again takes up the gate where it was."""
+    """A scheduler that is killed and started again continues with the gate where it was."""
     evaluation_id = begin_one_gate(cluster, hub, "scheduler")
 
     cluster.kill("scheduler")

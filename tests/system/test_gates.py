@@ -96,7 +96,7 @@ def test_timeout_fails_with_the_last_status(runs: dict, real_airflow: AirflowSta
 
     assert (task["state"], task["try_number"]) == ("failed", 1)
     assert "AirflowSensorTimeout" in text
-    assert "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; not ended by " in text
+    assert "Timed out: 0 of 1,000 rows (0.0 %), queued, when last seen; it had not ended by " in text
     assert "the task's deadline, evaluation never-" in text
 
 
@@ -207,7 +207,7 @@ def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> 
 def test_variable_that_changes_during_the_wait_changes_nothing(
     real_airflow: AirflowStandalone, oxen_public: tuple[LocalHub, str]
 ) -> None:
-    """A gate ends with the evaluation it waited for, whatever its templates render to when its task is taken up."""
+    """A gate ends with the evaluation it waited for, whatever its templates render to when its task is resumed."""
     hub, dag_id = oxen_public[0], "moved_template"
     gates = {"open": "first-open", "failed": "first-failed"}
     for evaluation_id in gates.values():

@@ -48,7 +48,7 @@ def test_only_first_attempt_starts_an_evaluation(real_airflow: AirflowStandalone
     ]
     log = real_airflow.task_log(DAG_ID, RUN_ID, "label", 2)
     assert f"an earlier attempt came before, and Airflow {airflow_version} keeps nothing" in log
-    assert "None is started again, because each costs money." in log
+    assert "No other evaluation is started, because each one costs money." in log
     assert "To start a new one, clear the task." in log
 
     body = {"dry_run": False, "dag_run_id": RUN_ID, "task_ids": ["label"], "only_failed": False, "reset_dag_runs": True}

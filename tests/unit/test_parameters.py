@@ -48,7 +48,7 @@ def test_value_that_names_one_thing_is_returned(value: str) -> None:
         (b"ox", "must be text, but is bytes: decode it"),
         (True, "must be text, but is bool"),
         (1e3, "must be text, but is float"),
-        (["a"], "map it with .partial(...).expand(repo_name=[...])"),
+        (["a"], "for several, use .partial(...).expand(repo_name=[...])"),
         ({"id": "a"}, "give one of its values, such as start.output['evaluation_id']"),
         (print, "a function was given; give the output of a task, with the parentheses"),
         (SimpleNamespace(task_id="start"), "a task was given; give its output, as in start.output"),

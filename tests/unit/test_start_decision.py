@@ -507,7 +507,7 @@ def test_no_sequence_of_crashes_starts_two(
     steps: list[tuple[str, str, str, str]], retries: int, has_store: bool, on_clear: Any
 ) -> None:
     """
-    Between two clears, at most one evaluation is started; and each one that is taken up was started by the task.
+    Between two clears, at most one evaluation is started; and each one that is waited for was started by the task.
 
     With a store, a clear starts none where an earlier start is not known and no attempt had said so before the clear.
     """

@@ -77,9 +77,9 @@ def test_unknown_start_of_an_earlier_attempt() -> None:
     """Who asked for one, under which name, where to look for it, and what to do next."""
     assert refuse(RefuseReason.UNKNOWN_START, STARTING) == (
         "Not known whether an evaluation was started: attempt 1 at 2026-11-25T13:24:11+00:00 asked for one (name "
-        "'d.t r try 1') and ended before the hub's response was stored. None is started again, because each costs "
-        f"money. Look for it in ox/customer-intents on the hub (see {PAGE}), now and again some minutes after that "
-        f"attempt ended. {GO_ON}clear the task."
+        "'d.t r try 1') and ended before the hub's response was stored. No other evaluation is started, because each "
+        f"one costs money. Look for it in ox/customer-intents on the hub (see {PAGE}), now and again some minutes "
+        f"after that attempt ended. {GO_ON}clear the task."
     )
 
 
@@ -91,8 +91,8 @@ def test_unknown_start_of_this_attempt() -> None:
 
     assert text.startswith(
         "Not known whether an evaluation was started: this attempt asked for one (name 'd.t r try 1'), and no usable "
-        "response came: 500: the hub failed (POST /api/…). None is started again, because each costs money. Look for "
-        "it in ox/customer-intents on the hub, now"
+        "response came: 500: the hub failed (POST /api/…). No other evaluation is started, because each one costs "
+        "money. Look for it in ox/customer-intents on the hub, now"
     )
     assert text.endswith("clear the task.")
 
@@ -103,7 +103,7 @@ def test_unknown_is_said_once() -> None:
 
     text = describe_unknown_start("ox", "r", STARTING, str(error), has_store=True, hub=None)
 
-    assert "no usable response came: 500: the hub failed (POST /x). None is" in text
+    assert "no usable response came: 500: the hub failed (POST /x). No other" in text
     assert text.lower().count("not known") == 1
 
 
@@ -136,7 +136,7 @@ def test_clear_alone_is_not_advised_where_it_is_of_no_use(value: object) -> None
 
 
 def test_record_of_the_message_is_taken_up() -> None:
-    """The record that the message shows is one that is taken up."""
+    """The record that the message shows makes the next attempt wait."""
     (shown,) = re.findall(r"\{.*?\}", refuse(RefuseReason.UNKNOWN_START, STARTING))
     record = Record.from_value(json.loads(shown))
 
@@ -147,8 +147,8 @@ def test_no_store() -> None:
     """Without a store, the reason is the Airflow that runs."""
     assert refuse(RefuseReason.NO_STORE, None, airflow="2.11.2", hub=None) == (
         "Not known whether an evaluation was started: an earlier attempt came before, and Airflow 2.11.2 keeps nothing "
-        "from one attempt of this task to the next. None is started again, because each costs money. Look for it in "
-        "ox/customer-intents on the hub. To start a new one, clear the task."
+        "from one attempt of this task to the next. No other evaluation is started, because each one costs money. Look "
+        "for it in ox/customer-intents on the hub. To start a new one, clear the task."
     )
 
 
@@ -156,13 +156,13 @@ def test_not_found() -> None:
     """One that is gone is named, and how to start another."""
     assert refuse(RefuseReason.NOT_FOUND, STARTED) == (
         "Evaluation not found: attempt 1 at 2026-11-25T13:24:11+00:00 started e1 in ox/customer-intents, and the hub "
-        "does not know it any more. None is started again, because each costs money. To start one, delete "
+        "does not know it any more. No other evaluation is started, because each one costs money. To start one, delete "
         "'oxen_evaluation' from this task's state (tab Task State Store), then clear the task."
     )
 
 
 def test_other_hub() -> None:
-    """Both addresses are named, and what to do in each case; the record it shows is taken up."""
+    """Both addresses are named, and what to do in each case; the record it shows makes the task wait."""
     text = describe_refusal(
         RefuseReason.OTHER_HUB, "ox", "r", STARTED, airflow="3.3.2", hub=PUBLIC, hub_now="http://localhost:3000"
     )
@@ -180,20 +180,20 @@ def test_other_hub() -> None:
 
 
 def test_unknown_start_of_this_attempt_where_a_retry_starts_again() -> None:
-    """It does not say that none is started again."""
+    """It does not say that no other one is started."""
     text = describe_unknown_start(
         "ox", "r", STARTING, "the connection was lost", has_store=True, hub=OTHER, starts_again=True
     )
 
     assert "A retry starts another one, because on_unknown_start='start_again' allows it. Look for it" in text
-    assert "None is started again" not in text
+    assert "No other evaluation is started" not in text
     assert text.endswith(f"{GO_ON}clear the task.")
 
 
 def test_killed_while_waiting() -> None:
     """A task that started it says that it costs money, and what its next attempt does."""
     assert describe_killed(REF, PUBLIC, started_here=True, is_recorded=True) == (
-        "Evaluation keeps running and costs money, although this task was stopped: evaluation e1 of "
+        "The evaluation is still running and costing money, although this task was stopped: evaluation e1 of "
         f"ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see {PAGE}/evaluations/e1). If this task "
         "was cleared, its next attempt waits for it."
     )
@@ -202,8 +202,8 @@ def test_killed_while_waiting() -> None:
 def test_killed_while_only_waiting() -> None:
     """A task that waits for another one's evaluation says nothing of money."""
     assert describe_killed(REF, OTHER, started_here=False) == (
-        "Evaluation keeps running, although this task was stopped: evaluation e1 of ox/customer-intents. Airflow "
-        "cannot cancel it. Stop it on the hub."
+        "The evaluation is still running, although this task was stopped: evaluation e1 of ox/customer-intents. "
+        "Airflow cannot cancel it. Stop it on the hub."
     )
 
 

@@ -29,7 +29,7 @@ _stop: dict[str, Any] = {}
 
 
 def plan_stop(context: Any) -> None:
-    """Find out where this attempt stops; Airflow calls this before it executes the task, or takes it up again."""
+    """Find out where this attempt stops; Airflow calls this before it executes or resumes the task."""
     ti, stop = context["ti"], context["dag_run"].conf.get("stop") or {}
     _stop["file"] = FOLDER / ti.run_id
     if ti.try_number == 1 and ti.map_index == stop.get("map_index", -1):

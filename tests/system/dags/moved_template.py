@@ -1,4 +1,4 @@
-"""Gates whose templates render to something else when their tasks are taken up: a Variable was changed meanwhile."""
+"""Gates whose templates render to something else when their tasks are resumed: a Variable was changed meanwhile."""
 
 from __future__ import annotations
 
