@@ -39,9 +39,9 @@ _LEASE_TRIES = 3
 
 
 class SupersededError(Exception):
-    """Airflow has replaced this attempt by a later one, or somebody else has changed its record."""
+    """Airflow has replaced this attempt with a later one, or somebody else has changed its record."""
 
-    def __init__(self, why: str = "Airflow has replaced this attempt by a later one") -> None:
+    def __init__(self, why: str = "Airflow has replaced this attempt with a later one") -> None:
         super().__init__(why)
 
 

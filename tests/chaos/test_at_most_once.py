@@ -36,7 +36,7 @@ NO_RESPONSE = "Not known whether an evaluation was started: this attempt asked f
 STOPPED = "Not known whether an evaluation was started: this task was stopped while it asked for one"
 KEEPS_RUNNING = "The evaluation is still running and costing money, although this task was stopped"
 MAY_RUN_TOO = "A second evaluation is started: one that an earlier attempt may have started may still run"
-SUPERSEDED = "Nothing was started: Airflow has replaced this attempt by a later one."
+SUPERSEDED = "Nothing was started: Airflow has replaced this attempt with a later one."
 NOT_STORED = "The id of the evaluation could not be stored, but is in this log"
 
 

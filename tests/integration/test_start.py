@@ -264,7 +264,7 @@ def test_attempt_that_was_replaced_starts_nothing(oxen_hub: LocalHub, stored: Ta
     """Airflow refuses the write of an attempt that it has replaced: a final failure, and the record is let alone."""
     stored.store.plans["set"] = [store_error(404)]
 
-    assert stored.fail() == "Nothing was started: Airflow has replaced this attempt by a later one."
+    assert stored.fail() == "Nothing was started: Airflow has replaced this attempt with a later one."
     assert oxen_hub.start_requests == []
     assert stored.store.writes == []
 
@@ -1122,7 +1122,7 @@ def test_replaced_attempt_takes_nothing_up_after_a_clear(oxen_hub: LocalHub, sto
     stored.clear()
     stored.store.plans["set"] = [store_error(404)]
 
-    assert stored.fail() == "Nothing was started: Airflow has replaced this attempt by a later one."
+    assert stored.fail() == "Nothing was started: Airflow has replaced this attempt with a later one."
     assert len(oxen_hub.start_requests) == 1
 
 
