@@ -70,7 +70,7 @@ def public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session")
 def airflow(public: tuple[LocalHub, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStandalone]:
     """An Airflow whose connection ``oxen_default`` leads to that hub."""
-    env = {"AIRFLOW_CONN_OXEN_DEFAULT": public[1], "AIRFLOW__API__DEFAULT_WRAP": "True"}
+    env = {"AIRFLOW_CONN_OXEN_DEFAULT": public[1]}
     dags = Path(__file__).parent / "dags"
     with AirflowStandalone(tmp_path_factory.mktemp("airflow"), dags=dags, env=env) as airflow:
         airflow.wait_for_dags({"publish_intents"})
@@ -152,19 +152,31 @@ def page(context: BrowserContext, airflow: AirflowStandalone) -> Page:
 
 
 @pytest.fixture
-def shoot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Take a picture of the page as it stands, small enough to be kept in the repository."""
+def shoot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[..., None]:
+    """
+    Take a picture of the page as it stands, small enough to be kept in the repository.
 
-    def take(name: str) -> None:
+    With ``log=True``, this package's lines of the log are written beside it. ``tests/docs/test_pictures.py`` compares
+    them with today's messages.
+    """
+
+    def take(name: str, *, log: bool = False) -> None:
         file = (request.config.getoption("--screenshots") or tmp_path) / f"{name}.png"
         page.mouse.move(0, 0)
         expect(page.get_by_role("tooltip")).to_have_count(0)
         expect(page.locator(".chakra-spinner, .chakra-skeleton")).to_have_count(0)
+        # The first words of each line are in the picture.
+        assert page.evaluate("[...document.querySelectorAll('*')].every(element => element.scrollLeft === 0)")
         picture = Image.open(io.BytesIO(page.screenshot(animations="disabled", caret="hide")))
         file.parent.mkdir(parents=True, exist_ok=True)
         # Few colours make it small; this way of choosing them keeps the rare ones.
         picture = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         picture.save(file, optimize=True)
         assert file.stat().st_size <= _LARGEST
+        if log:
+            items = page.get_by_test_id(re.compile("^virtualized-item-")).all_inner_texts()
+            lines = [re.sub(r"^.*?(INFO|WARNING|ERROR) - ", "", " ".join(item.split())) for item in items]
+            ours = [line for line in lines if " of ox/customer-intents" in line]
+            file.with_suffix(".txt").write_text("".join(f"{line}\n" for line in ours))
 
     return take

@@ -55,7 +55,7 @@ def runs(airflow: AirflowStandalone, public: tuple[LocalHub, str]) -> dict[str, 
 
 
 def test_log_shows_progress_while_the_gate_is_deferred(
-    page: Page, runs: dict[str, str], shoot: Callable[[str], None]
+    page: Page, runs: dict[str, str], shoot: Callable[..., None]
 ) -> None:
     """A deferred gate's page shows, without a reload, how far the evaluation is."""
     page.goto(runs["waiting"])
@@ -66,12 +66,12 @@ def test_log_shows_progress_while_the_gate_is_deferred(
     expect(page.get_by_text(re.compile(rf"4,480 of 12,000 rows \(37\.3 %\){end}"))).to_be_visible()
     expect(page.get_by_text("Waiting in the triggerer, this worker is free")).to_be_visible()
     expect(page.get_by_text("Deferred").first).to_be_visible()
-    shoot("gate-deferred")
+    shoot("gate-deferred", log=True)
 
 
 @pytest.mark.parametrize("run", ["waiting", "failing"])
 def test_links_open_evaluation_source_and_results_on_oxen(
-    page: Page, runs: dict[str, str], shoot: Callable[[str], None], run: str
+    page: Page, runs: dict[str, str], shoot: Callable[..., None], run: str
 ) -> None:
     """The gate's page links to the evaluation, the source at its version and the results, waiting or failed."""
     page.goto(runs[run])
@@ -94,22 +94,22 @@ def test_links_open_evaluation_source_and_results_on_oxen(
         opened.value.close()
 
 
-def test_page_of_a_failed_gate_says_why(page: Page, runs: dict[str, str], shoot: Callable[[str], None]) -> None:
+def test_page_of_a_failed_gate_says_why(page: Page, runs: dict[str, str], shoot: Callable[..., None]) -> None:
     """A failed gate's log shows how the evaluation ended, the hub's error message and the evaluation's address."""
-    page.set_viewport_size({"width": 1400, "height": 1080})  # or the log's own buttons cover some of it
     page.goto(runs["failing"])
 
     error = page.get_by_text(f"AirflowFailException: Evaluation errored: {ERROR} (7,200 of 12,000 rows after")
     expect(error).to_be_visible()
     expect(page.get_by_text(f"{PAGES}/{FAILING}").first).to_be_visible()
     expect(page.get_by_text("Failed").first).to_be_visible()
-    error.click()  # closes the traceback, which is Airflow's own and holds paths of this machine
+    # Close the traceback, which is Airflow's own and holds paths of this machine. Playwright's click would scroll.
+    error.evaluate("element => element.click()")
     expect(page.get_by_text("in execute_complete")).to_be_hidden()
-    shoot("gate-failed")
+    shoot("gate-failed", log=True)
 
 
 def test_graph_shows_what_is_downstream_of_the_gate(
-    page: Page, runs: dict[str, str], shoot: Callable[[str], None]
+    page: Page, runs: dict[str, str], shoot: Callable[..., None]
 ) -> None:
     """The graph of a run shows the gate that waits and the task downstream of it."""
     page.goto(runs["waiting"].removesuffix("/tasks/gate"))

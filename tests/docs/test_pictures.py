@@ -1,0 +1,57 @@
+"""The logs in the pictures have today's messages: ``make screenshots`` writes their words beside them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
+from airflow_provider_oxen.wait import Outcome, Wait
+from tests.docs.pages import ROOT
+
+REF = EvaluationRef("ox", "customer-intents", "d0c8585d-1234-5678-abcd-ef0123456789")
+T0 = 1_793_527_200.0
+
+
+def _without_values(line: str) -> str:
+    """Leave out what differs between two runs: ids, durations and other numbers."""
+    line = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", line)
+    line = re.sub(r"after (about )?[\d.]+ (s|min)( \d+ s)?\)", "after TIME)", line)
+    line = re.sub(r"about [\d.]+ (s|min)( \d+ s)? left", "about TIME left", line)
+    return re.sub(r"\d[\d,.]*", "N", line)
+
+
+def _messages() -> set[str]:
+    """The messages of a wait for an evaluation that errors, without what differs between two runs."""
+    run = {
+        "id": REF.evaluation_id,
+        "started_at": "2026-11-01T10:00:00",
+        "error_message": "the model returned no answer for row 7,201",
+    }
+    seen = [
+        Evaluation.from_dict({"status": status, "progress": {"processed": rows, "total": 12_000}, **run})
+        for status, rows in (("queued", 0), ("running", 1_310), ("running", 2_950), ("running", 4_480), ("errored", 5))
+    ]
+    wait = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0)
+    found = {describe_deferral(wait)}
+    for number, evaluation in enumerate(seen):
+        before = wait
+        wait, step = before.advance(evaluation, now=T0 + number * 10.0, jitter=0.0)
+        if isinstance(step, Outcome):
+            ended = describe_outcome(replace(step, hub="https://hub.oxen.ai"))
+            found |= {ended, f"Task failed with exception AirflowFailException: {ended}"}
+        elif line := describe_step(before, wait, step, evaluation):
+            found.add(line[1])
+    return {_without_values(line) for line in found}
+
+
+@pytest.mark.parametrize("name", ["gate-deferred", "gate-failed"])
+def test_picture_shows_the_messages(name: str) -> None:
+    """Each line of this package in a picture's log is a message of today; else run ``make screenshots``."""
+    lines = (ROOT / f"docs/images/{name}.txt").read_text().splitlines()
+
+    assert len(lines) >= 4
+    assert {_without_values(line) for line in lines} <= _messages()
