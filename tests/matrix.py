@@ -59,8 +59,8 @@ class Row:
         return self.folder / "bin" / "python"
 
 
-#: Each Airflow with the newest of everything, the oldest and the newest Airflow with the lowest that is allowed, and
-#: each Python at least once. Airflow 2.11 does not run on Python 3.13.
+#: Each Airflow with the newest of everything (3.0: of what its constraints allow), the oldest and the newest Airflow
+#: with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
 MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
