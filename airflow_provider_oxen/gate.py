@@ -10,7 +10,7 @@ How this works
    where Airflow itself ended the trigger.
 4. Each way ends in an outcome, and :meth:`Gate._conclude` turns it into the state of the task by the table in
    ``reactions``. After a wait, the outcome says which evaluation is meant, and not the task's templates, which Airflow
-   renders again.
+   renders again. Where there is no event, an XCom says it, which the worker stored before it deferred.
 
 A gate is not a base class of its tasks: sensors and operators have different ones, which also differ between Airflow
 versions.
@@ -24,9 +24,9 @@ import random
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_oxen import start_end, storage_compat, version_compat
+from airflow_provider_oxen import start_end, version_compat, xcoms
 from airflow_provider_oxen.airflow_names import (
     AirflowFailException,
     AirflowSkipException,
@@ -99,7 +99,7 @@ class Gate:
                     )
                     self._store_links(context, process_goes_on=not (self._task.deferrable or reschedules))
                     if self._task.deferrable:
-                        self._defer(wait)
+                        self._defer(context, wait)
                     if reschedules:
                         # Without a store, the next process does not know of failures, and could not back off from them.
                         seconds = step.seconds if store is not None or not wait.failures else wait.max_wait
@@ -137,19 +137,25 @@ class Gate:
         """
         Resume the task where Airflow itself ended its trigger.
 
+        :param ref: what the task has started, or what its templates give now: that may be another evaluation, which
+            is shown and never polled.
         :param error: what Airflow says about it. Raised again where it is about something else.
         """
         kind = version_compat.deferral_error(error)
         if kind is None:
             raise error
+        waited_for = xcoms.find_waited_for(context)
+        is_known = waited_for is not None or self._task.started_here
+        ref, oxen_conn_id = waited_for or (ref, self._task.oxen_conn_id)
         wait = self._begin(context, ref)
-        if kind == "failure":
-            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=str(error))
+        if kind == "failure" or not is_known:
+            detail = str(error) if is_known else f"{error}; which evaluation it waited for is not known"
+            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=detail)
             return self._conclude(context, end)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
-        with OxenHook(self._task.oxen_conn_id).get_conn() as client:
+        with OxenHook(oxen_conn_id).get_conn() as client:
             wait, step = self._poll(client, wait._replace(deadline=self._now(), exists=True))
-        outcome = step if isinstance(step, Outcome) else wait.end(OutcomeReason.TIMEOUT, now=self._now())
+        outcome = cast("Outcome", step)  # at the deadline, each poll ends a wait
         if outcome.reason is OutcomeReason.TIMEOUT:
             end = wait.interrupted(Interruption.TRIGGER_TIMEOUT, now=self._now(), detail=outcome.error)
             outcome = replace(end, hub=outcome.hub)
@@ -205,8 +211,9 @@ class Gate:
             self._task.log.log(*line)
         return after, step
 
-    def _defer(self, wait: Wait) -> None:
+    def _defer(self, context: Context, wait: Wait) -> None:
         task = self._task
+        xcoms.store_waited_for(context, wait.ref, task.oxen_conn_id)
         arguments = TriggerArguments(
             namespace=wait.ref.namespace,
             repo_name=wait.ref.repo_name,
@@ -283,12 +290,6 @@ class Gate:
             self.link_addresses = build_addresses(ref, evaluation, hub)
 
     def _store_links(self, context: Context, *, process_goes_on: bool = False) -> None:
-        """Store the links now, unless Airflow stores them when this process ends, and that is soon."""
-        at_end = storage_compat.stores_links_at_process_end()
-        # Airflow 3 keeps links in its database, and this would write to the user's XCom backend.
-        if at_end and (not process_goes_on or storage_compat.has_custom_xcom_backend()):
-            return
-        for key, address in (self.link_addresses or {}).items():
-            if address != self._links_stored.get(key, ""):
-                context["ti"].xcom_push(key=key, value=address)
-                self._links_stored[key] = address
+        self._links_stored = xcoms.store_links(
+            context, self.link_addresses or {}, self._links_stored, process_goes_on=process_goes_on
+        )

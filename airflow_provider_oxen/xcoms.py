@@ -1,9 +1,9 @@
 """
-The XComs of a task that no worker starts or ends: what Airflow stores and deletes on a worker is done here.
+What a task stores in XComs besides its result: its links, and what it waits for.
 
-The trigger stores the links when it first knows them, and the result when the evaluation has completed. A worker that
-resumes such a task deletes the results of earlier attempts. Whether a task may end in the triggerer is decided in
-``start_end``.
+Where no worker starts or ends the task, what Airflow stores and deletes on a worker is done here, too: the trigger
+stores the links when it first knows them, and the result when the evaluation has completed. A worker that resumes such
+a task deletes the results of earlier attempts. Whether a task may end in the triggerer is decided in ``start_end``.
 """
 
 from __future__ import annotations
@@ -11,19 +11,89 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import storage_compat, triggerer_compat
+from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.start_end import may_end_in_triggerer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["RESULT_KEYS", "delete_earlier_results", "store_links", "store_result"]
+__all__ = [
+    "RESULT_KEYS",
+    "WAITS_FOR_KEY",
+    "delete_earlier_results",
+    "find_waited_for",
+    "store_links",
+    "store_links_from_triggerer",
+    "store_result",
+    "store_waited_for",
+]
 
 #: The keys under which a task stores its evaluation.
 RESULT_KEYS = ("return_value", "evaluation")
+#: The key under which a task that defers stores what it waits for.
+WAITS_FOR_KEY = "waits_for"
 
 
-async def store_links(trigger: BaseTrigger, addresses: dict[str, str], stored: dict[str, str]) -> dict[str, str]:
+def store_waited_for(context: Context, ref: EvaluationRef, oxen_conn_id: str) -> None:
+    """
+    Store what the task is about to wait for. A task's XComs live through a deferral, in every version of Airflow.
+
+    It is stored whatever ``do_xcom_push`` says: the task itself needs it, as it needs the id of what it started.
+    """
+    ti = context["ti"]
+    value = {
+        "namespace": ref.namespace,
+        "repo_name": ref.repo_name,
+        "evaluation_id": ref.evaluation_id,
+        "oxen_conn_id": oxen_conn_id,
+        "try_number": ti.try_number,
+    }
+    ti.xcom_push(key=WAITS_FOR_KEY, value=value)
+
+
+def find_waited_for(context: Context) -> tuple[EvaluationRef, str] | None:
+    """
+    Find what the task deferred for: the evaluation, and the id of the connection.
+
+    :return: None where no worker of this attempt has stored it: the wait began in the triggerer, say, where Airflow
+        does not delete the XComs of earlier attempts.
+    """
+    ti = context["ti"]
+    # With the map index: without it, Airflow may give the value of another one.
+    found = ti.xcom_pull(task_ids=ti.task_id, key=WAITS_FOR_KEY, map_indexes=ti.map_index)
+    if not isinstance(found, dict) or found.get("try_number") != ti.try_number:
+        return None
+    names = [found.get(name) for name in ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")]
+    if not all(isinstance(name, str) and name for name in names):
+        return None
+    *ref, oxen_conn_id = map(str, names)
+    return EvaluationRef(*ref), oxen_conn_id
+
+
+def store_links(
+    context: Context, addresses: dict[str, str], stored: dict[str, str], *, process_goes_on: bool = False
+) -> dict[str, str]:
+    """
+    Store the links on a worker, unless Airflow stores them when this process ends, and that is soon.
+
+    :param addresses: the address of each link by its XCom key; empty if there is none.
+    :param stored: what the last call returned; empty at first.
+    :return: what is stored now.
+    """
+    at_end = storage_compat.stores_links_at_process_end()
+    # Airflow 3 keeps links in its database, and this would write to the user's XCom backend.
+    if at_end and (not process_goes_on or storage_compat.has_custom_xcom_backend()):
+        return stored
+    for key, address in addresses.items():
+        if address != stored.get(key, ""):
+            context["ti"].xcom_push(key=key, value=address)
+    return stored | addresses
+
+
+async def store_links_from_triggerer(
+    trigger: BaseTrigger, addresses: dict[str, str], stored: dict[str, str]
+) -> dict[str, str]:
     """
     Store the links of a task that no worker started.
 

@@ -37,9 +37,9 @@ class OxenEvaluationTrigger(BaseTrigger):
     The arguments are stored in Airflow's database while a task waits; see
     :class:`~airflow_provider_oxen.parameters.TriggerArguments`. They hold the connection's id and never its key.
 
-    The event is that of :meth:`airflow_provider_oxen.wait.Outcome.to_event`: ``outcome`` is ``completed``,
-    ``errored``, ``cancelled``, ``timeout``, ``refused`` or ``unreachable``. With ``end_from_trigger``, the event of a
-    completed evaluation ends the task instead.
+    The event is that of :meth:`airflow_provider_oxen.wait.Outcome.to_event`: ``outcome`` is one of
+    :class:`~airflow_provider_oxen.wait.OutcomeReason`. With ``end_from_trigger``, the event of a completed evaluation
+    ends the task instead.
 
     :param namespace: user or organization that owns the repository.
     :param repo_name: the repository.
@@ -134,7 +134,7 @@ class OxenEvaluationTrigger(BaseTrigger):
                 news = before.evaluation is None or isinstance(step, Outcome)
                 if self.deadline is None and news and wait.evaluation is not None:  # no worker has stored the links
                     addresses = build_addresses(wait.ref, wait.evaluation, client.hub)
-                    links = await xcoms.store_links(self, addresses, links)
+                    links = await xcoms.store_links_from_triggerer(self, addresses, links)
                 self._hub = client.hub
                 if isinstance(step, Outcome):
                     outcome = replace(step, hub=client.hub)

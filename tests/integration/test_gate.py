@@ -21,7 +21,7 @@ from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.gate import Gate
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import TriggerArguments
-from airflow_provider_oxen.reactions import REACTIONS
+from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.testing import Fault, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
@@ -37,7 +37,7 @@ from tests.support.airflow import (
 )
 from tests.support.assets import make_outlet_events
 from tests.support.public_hub import public_hub
-from tests.support.tasks import WAYS, FakeTaskInstance, make_gate, run_task
+from tests.support.tasks import WAYS, FakeTaskInstance, deferred_ti, make_gate, run_task, trigger_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,17 +166,11 @@ def test_trigger_that_airflow_ends_is_in_the_table(
     oxen_hub: LocalHub, text: str, reason: OutcomeReason, setting: str
 ) -> None:
     """Where Airflow itself ends a trigger, the task ends as the table says."""
-    error: Any
-    try:
-        from airflow.sdk.bases.operator import TriggerFailureReason
-
-        error = TriggerFailureReason(text)
-    except ImportError:
-        error = "Trigger/execution timeout" if text == "Trigger timeout" else text
+    error = trigger_error(text)
     gate = make_gate(oxen_hub.add_evaluation("x", seconds=60), **({} if setting == "plain" else {setting: True}))
 
     with pytest.raises(Exception, match="evaluation x of ox/customer-intents") as caught:
-        gate.resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
+        gate.resume_execution("__fail__", {"error": error}, {"ti": deferred_ti("x")})
 
     check_reaction(reason, setting, caught.value, MESSAGES[reason])
 
@@ -370,3 +364,78 @@ def test_template_that_renders_to_something_else_later_changes_nothing(
     assert events[asset].extra.get("evaluation_id") == ("waited-for" if end == "completed" else None)
     everything = (message, result.xcoms, result.returned, links, lineage, events[asset].extra)
     assert "moved-" not in repr(everything)
+
+
+# Where Airflow ends the trigger, there is no event
+
+
+def _end_of_trigger(deferred: sdk.TaskDeferred | None, ti: FakeTaskInstance, now: str, **arguments: Any) -> Any:
+    """Resume a deferred task whose trigger Airflow ended, with templates that now give ``now``."""
+    assert deferred is None or deferred.method_name == "execute_complete"
+    return make_gate(now, **arguments).resume_execution("__fail__", {"error": trigger_error()}, {"ti": ti})
+
+
+def _defer(evaluation_id: str, ti: FakeTaskInstance, **arguments: Any) -> sdk.TaskDeferred:
+    with pytest.raises(sdk.TaskDeferred) as deferred:
+        make_gate(evaluation_id, **arguments).execute({"ti": ti})
+    return deferred.value
+
+
+@pytest.mark.parametrize("do_xcom_push", [True, False])
+def test_gate_opens_for_no_other_evaluation_where_airflow_ends_the_trigger(
+    oxen_hub: LocalHub, do_xcom_push: bool
+) -> None:
+    """The worker polls the evaluation that the task deferred for, though the templates give a completed one now."""
+    ti = FakeTaskInstance()
+    waited_for, other = oxen_hub.add_evaluation("e1", seconds=60), oxen_hub.add_evaluation("e2", seconds=0)
+    deferred = _defer(waited_for, ti, do_xcom_push=do_xcom_push)
+
+    with pytest.raises(AirflowSensorTimeout, match="evaluation e1 of ox/customer-intents"):
+        _end_of_trigger(deferred, ti, other, do_xcom_push=do_xcom_push)
+
+    assert oxen_hub.requests_for("e2") == 0
+
+
+@pytest.mark.parametrize("do_xcom_push", [True, False])
+def test_gate_opens_for_the_evaluation_it_deferred_for(
+    oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch, do_xcom_push: bool
+) -> None:
+    """Where that one has completed meanwhile, the gate opens, whatever its templates give now."""
+    ti = FakeTaskInstance()
+    deferred = _defer(oxen_hub.add_evaluation("e1", seconds=0.2), ti, do_xcom_push=do_xcom_push)
+    monkeypatch.setenv("AIRFLOW_CONN_MOVED", "oxen://:another-key@127.0.0.1:9/")
+    time.sleep(0.3)
+
+    returned = _end_of_trigger(deferred, ti, "e2", oxen_conn_id="moved", do_xcom_push=do_xcom_push)
+
+    assert (returned["id"], returned["status"]) == ("e1", "completed")
+    assert ("evaluation" in ti.xcoms) is do_xcom_push
+
+
+@pytest.mark.parametrize(
+    "xcoms",
+    [
+        {},
+        {"waits_for": "e2"},
+        {"waits_for": {"namespace": "ox", "repo_name": "customer-intents", "try_number": 2, "oxen_conn_id": "c"}},
+        deferred_ti("e2", try_number=1).xcoms,
+    ],
+    ids=["nothing", "a text", "half of it", "of an earlier attempt"],
+)
+def test_gate_stays_closed_where_it_is_not_known_what_it_waited_for(oxen_hub: LocalHub, xcoms: dict[str, Any]) -> None:
+    """If no worker of this attempt has stored it, nothing is polled, and the task may be retried."""
+    oxen_hub.add_evaluation("e2", seconds=0)
+
+    with pytest.raises(OxenWaitLostError, match=r"^No result: .*which evaluation it waited for is not known"):
+        _end_of_trigger(None, FakeTaskInstance(xcoms=dict(xcoms), try_number=2), "e2")
+
+    assert oxen_hub.requests_for("e2") == 0
+
+
+def test_lost_trigger_names_the_evaluation_it_waited_for(oxen_hub: LocalHub) -> None:
+    """The message about a trigger that failed names the evaluation of the wait, and not that of the templates."""
+    ti = FakeTaskInstance()
+    _defer(oxen_hub.add_evaluation("e1", seconds=60), ti)
+
+    with pytest.raises(OxenWaitLostError, match="evaluation e1 of ox/customer-intents"):
+        make_gate("e2").resume_execution("__fail__", {"error": trigger_error("Trigger failure")}, {"ti": ti})

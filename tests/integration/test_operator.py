@@ -40,6 +40,7 @@ from tests.support.starts import (
     settle,
     store_error,
 )
+from tests.support.tasks import trigger_error
 from tests.support.triggers import run_trigger
 
 if TYPE_CHECKING:
@@ -404,6 +405,7 @@ def test_completed_evaluation_is_returned(
     assert run.returned["status"] == "completed"
     assert run.returned["progress"] == {"processed": 50, "total": 50}
     assert "prompt" not in run.returned
+    assert ti.xcoms.pop("waits_for", {}).get("evaluation_id") == (started.id if way == "deferred" else None)
     assert ti.xcoms == {"evaluation_id": started.id, "evaluation": run.returned}
     assert len(oxen_hub.start_requests) == 1
     assert store is None or store.phase == "started"
@@ -419,13 +421,14 @@ def test_id_is_pushed_before_the_wait(oxen_hub: LocalHub, ti: StartingTaskInstan
 
 
 def test_id_is_pushed_although_xcoms_are_off(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
-    """``do_xcom_push=False`` leaves out the evaluation, and not the id that the task itself needs."""
+    """``do_xcom_push=False`` leaves out the evaluation, and not what the task itself needs."""
     ends(oxen_hub, "deferred")
 
     run = run_operator("deferred", ti, None, do_xcom_push=False)
 
     assert run.raised is None
-    assert ti.xcoms == {"evaluation_id": oxen_hub.started[0].id}
+    assert set(ti.xcoms) == {"evaluation_id", "waits_for"}
+    assert ti.xcoms["evaluation_id"] == oxen_hub.started[0].id
 
 
 def test_wait_needs_no_first_poll(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
@@ -806,15 +809,11 @@ def test_trigger_that_airflow_ended_finds_the_evaluation(
         make_operator().execute({"ti": ti, "task_state_store": store})
     if found_in == "store":
         ti.xcoms.clear()
-    try:
-        from airflow.sdk.bases.operator import TriggerFailureReason
-
-        error = TriggerFailureReason(error)
-    except ImportError:
-        error = "Trigger/execution timeout" if error == "Trigger timeout" else error
 
     with pytest.raises(Exception, match=f"evaluation {oxen_hub.started[0].id} of ox/customer-intents") as caught:
-        make_operator().resume_execution("__fail__", {"error": error}, {"ti": ti, "task_state_store": store})
+        make_operator().resume_execution(
+            "__fail__", {"error": trigger_error(error)}, {"ti": ti, "task_state_store": store}
+        )
     assert type(caught.value).__name__ == kind
 
 

@@ -37,8 +37,10 @@ from tests.support.tasks import (
     FakeTaskInstance,
     RescheduleException,
     add_evaluation,
+    deferred_ti,
     make_gate,
     run_task,
+    trigger_error,
 )
 
 if TYPE_CHECKING:
@@ -481,16 +483,9 @@ def test_trigger_that_airflow_ended_is_concluded_like_the_others(
     """Where Airflow itself gives up on a trigger, the exception and the skips are the same as everywhere."""
     from airflow.exceptions import AirflowException as AnyAirflowException
 
-    try:
-        from airflow.sdk.bases.operator import TriggerFailureReason
-
-        error = TriggerFailureReason(error)
-    except ImportError:
-        error = "Trigger/execution timeout" if error == "Trigger timeout" else error
-
     def resume(**arguments: Any) -> None:
         gate = make_gate(oxen_hub.add_evaluation("x", seconds=60), **arguments)
-        gate.resume_execution("__fail__", {"error": error}, {"ti": FakeTaskInstance()})
+        gate.resume_execution("__fail__", {"error": trigger_error(error)}, {"ti": deferred_ti("x")})
 
     with pytest.raises(AnyAirflowException, match="evaluation x of ox/customer-intents") as caught:
         resume()

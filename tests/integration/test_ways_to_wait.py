@@ -35,8 +35,10 @@ from tests.support.tasks import (
     FakeTaskStateStore,
     RescheduleException,
     Result,
+    deferred_ti,
     make_gate,
     run_task,
+    trigger_error,
 )
 from tests.support.triggers import make_trigger, run_trigger
 
@@ -164,18 +166,11 @@ def test_rescheduling_without_a_store_ends_alike_where_nothing_has_to_be_remembe
 # Where Airflow ends the wait
 
 
-def _trigger_timeout() -> Any:
-    try:
-        from airflow.sdk.bases.operator import TriggerFailureReason
-    except ImportError:
-        return "Trigger/execution timeout"
-    return TriggerFailureReason("Trigger timeout")
-
-
 def _take_up(evaluation_id: str, ti: FakeTaskInstance, *, prepare: bool = False, **arguments: Any) -> Any:
     gate = make_gate(evaluation_id, **arguments)
     gate = gate.prepare_for_execution() if prepare else gate
-    return gate.resume_execution("__fail__", {"error": _trigger_timeout()}, {"ti": ti})
+    ti.xcoms |= deferred_ti(evaluation_id).xcoms
+    return gate.resume_execution("__fail__", {"error": trigger_error()}, {"ti": ti})
 
 
 def test_completion_that_no_triggerer_reported_opens_the_gate(hub: LocalHub) -> None:

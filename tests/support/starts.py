@@ -122,10 +122,6 @@ class StartingTaskInstance(FakeTaskInstance):
     task_id: str = "label"
     max_tries: int = 2
 
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
-
 
 @dataclass
 class FakeLog:

@@ -47,8 +47,19 @@ class FakeTaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
 
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
     def get_first_reschedule_date(self, context: Any) -> datetime | None:  # noqa: ARG002
         return self.first_rescheduled_at
+
+
+def deferred_ti(evaluation_id: str, **named: Any) -> FakeTaskInstance:
+    """Make the task instance of a gate that has deferred to wait for an evaluation."""
+    names = {"namespace": "ox", "repo_name": "customer-intents", "evaluation_id": evaluation_id}
+    stored = {**names, "oxen_conn_id": "oxen_default", "try_number": 1}
+    return FakeTaskInstance(xcoms={"waits_for": stored}, **named)
 
 
 @dataclass
@@ -63,6 +74,15 @@ class FakeTaskStateStore:
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         assert retention is not None
         self.values[key] = json.loads(json.dumps(value))
+
+
+def trigger_error(text: str = "Trigger timeout") -> Any:
+    """Return what the scheduler passes to a task whose trigger it ended."""
+    try:
+        from airflow.sdk.bases.operator import TriggerFailureReason
+    except ImportError:
+        return "Trigger/execution timeout" if text == "Trigger timeout" else text
+    return TriggerFailureReason(text)
 
 
 @dataclass

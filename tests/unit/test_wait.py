@@ -167,6 +167,24 @@ def test_deadline_wins_over_an_outage(kind: type[OxenError]) -> None:
     assert step.deadline == T0 + 3_600
 
 
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize(
+    "result",
+    [
+        *map(_seen, ("completed", "errored", "cancelled", "queued", "running", "committing", "paused")),
+        _seen("completed", "other"),
+        *(kind("no") for kind in (*OUTAGES, OxenRateLimitError, OxenNotFoundError, OxenAuthenticationError)),
+        OxenServerError("later", retry_after_seconds=60.0),
+        OxenInvalidResponseError("not the hub's", status_code=404),
+        OxenConfigError("no such connection", conn_id="c", field="conn_id"),
+    ],
+    ids=repr,
+)
+def test_every_poll_at_the_deadline_ends_the_wait(result: Evaluation | OxenError, exists: bool) -> None:
+    """Whatever the hub says at the deadline, nothing follows: who polls then needs no step but the outcome."""
+    assert isinstance(_wait(deadline=T0, exists=exists).advance(result, now=T0, jitter=0.5)[1], Outcome)
+
+
 def test_outcome_before_the_deadline_does_not_carry_it() -> None:
     """An outcome has a deadline only where that ended the wait."""
     assert _advance(_wait(), (0, OxenNotFoundError("404")))[1].deadline is None
