@@ -91,10 +91,8 @@ class Progress:
 
 
 _NO_PROGRESS = Progress()
-#: The names of all other fields, in the order in which an evaluation keeps their values.
-_NAMES: list[str] = []
-#: The names of those that are times.
-_TIMES: set[str] = set()
+#: What reads each other field, by its name, in the order in which an evaluation keeps their values.
+_READERS: dict[str, Callable[[object], Any]] = {}
 
 
 class _Field(Generic[T]):
@@ -108,11 +106,8 @@ class _Field(Generic[T]):
         self._read = read
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if name not in _NAMES:  # a dataclass with slots is made twice
-            _NAMES.append(name)
-        self._index = _NAMES.index(name)
-        if self._read is values.moment:
-            _TIMES.add(name)
+        _READERS[name] = self._read
+        self._index = list(_READERS).index(name)
 
     @overload
     def __get__(self, evaluation: None, owner: type) -> Self: ...
@@ -205,7 +200,7 @@ class Evaluation:
         :raises ValueError: it has no usable ``id`` or ``status``; every other field may be missing.
         """
         head = (document.get("id"), document.get("status"), document.get("progress"))
-        return _from_values(head, [values.json_safe(document.get(name)) for name in _NAMES])
+        return _from_values(head, [values.json_safe(document.get(name)) for name in _READERS])
 
     @property
     def is_terminal(self) -> bool:
@@ -247,7 +242,7 @@ class Evaluation:
         """
         written: dict[str, Any] = {"id": self.id, "status": str(self.status)}
         written |= {"progress": {"processed": self.progress.processed, "total": self.progress.total}}
-        written |= {name: getattr(self, name) for name in _NAMES if name != "prompt"}
+        written |= {name: getattr(self, name) for name in _READERS if name != "prompt"}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in written.items()}
 
 
@@ -268,28 +263,42 @@ def parse_evaluation(body: bytes, secret: str, *, evaluation_id: str | None = No
     if envelope.status not in GOOD_ENVELOPES:
         raise ContractError("the envelope says that there is none")
     found_id, status, progress, *others = msgspec.structs.astuple(envelope.evaluation)
+    is_suspect = may_hold(body, secret)
     try:
-        if may_hold(body, secret):
-            # The id must be the one that was asked for; a known status, a number and a time hold no key.
+        if is_suspect:
+            # A known status and a number hold no key. The id is compared below.
             status = status if status in list(_STATUSES) else redact(status, secret)
-            others = [
-                value if name in _TIMES and values.moment(value) else redact(value, secret)
-                for name, value in zip(_NAMES, others, strict=True)
-            ]
+            others = [_redact(read, value, secret) for read, value in zip(_READERS.values(), others, strict=True)]
         evaluation = _from_values((found_id, status, progress), others)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"the evaluation in the response cannot be used: {error}") from None
-    if evaluation_id is not None and evaluation.id.lower() != evaluation_id.lower():  # as EvaluationRef.is_id_of
-        raise ContractError(f"the response is about another evaluation, {evaluation.id[:80]!r}")
+    if evaluation_id is None:
+        if is_suspect and redact(found_id, secret) != found_id:
+            raise ContractError("the evaluation in the response cannot be used: its id holds the API key")
+    elif evaluation.id.lower() != evaluation_id.lower():  # as EvaluationRef.is_id_of
+        shown = redact(found_id, secret)[:80]  # redacted before it is cut and quoted
+        raise ContractError(f"the response is about another evaluation, {shown!r}")
     return evaluation
+
+
+def _redact(read: Callable[[object], Any], value: object, secret: str) -> Any:
+    """Redact a field's value, but for what its reader needs: a time as it is, and the names of an object's contract."""
+    if read is values.moment and values.moment(value):
+        return value
+    return redact(value, secret, names=read.keywords["names"] if isinstance(read, partial) else ())
 
 
 @cache
 def _decoder() -> Any:
-    """Make what decodes an envelope with an evaluation. Each field may be missing, and of any type."""
+    """
+    Make what decodes an envelope with an evaluation. Each field may be missing, and of any type.
+
+    So a field that makes no sense is None when it is read, and not an error that ends a wait. The values are kept as
+    they were decoded, and packed: most polls read few fields, and thousands of waits keep an evaluation each.
+    """
     import msgspec
 
-    names = ("id", "status", "progress", *_NAMES)
+    names = ("id", "status", "progress", *_READERS)
     evaluation = msgspec.defstruct("evaluation", [(name, Any, None) for name in names], gc=False)
     envelope = msgspec.defstruct("envelope", [("evaluation", evaluation), ("status", Any, None)], gc=False)
     return msgspec.json.Decoder(envelope, float_hook=float)  # a number too large for a float is infinite, not an error
@@ -305,26 +314,8 @@ def _from_values(head: tuple[Any, Any, Any], others: list[Any]) -> Evaluation:
     rows = _NO_PROGRESS
     if type(progress) is dict or isinstance(progress, Mapping):  # the first is quicker
         rows = Progress(values.count(progress.get("processed")), values.count(progress.get("total")))
-    return Evaluation(evaluation_id, _STATUSES.get(status) or values.text(status) or "", rows, _pack(others))
-
-
-def _pack(found: list[Any]) -> bytes:
-    """
-    Write decoded values as one object.
-
-    A triggerer keeps an evaluation for each of thousands of waits. As thirty objects each, they would take twice the
-    memory.
-    """
-    return _codec()[0](found)
+    return Evaluation(evaluation_id, _STATUSES.get(status) or values.text(status) or "", rows, values.pack(others))
 
 
 def _unpack(packed: bytes) -> list[Any]:
-    return _codec()[1](packed) if packed else [None] * len(_NAMES)
-
-
-@cache
-def _codec() -> tuple[Callable[[list[Any]], bytes], Callable[[bytes], list[Any]]]:
-    """Make what packs and unpacks."""
-    import msgspec
-
-    return msgspec.json.Encoder().encode, msgspec.json.Decoder(list).decode
+    return values.unpack(packed) if packed else [None] * len(_READERS)

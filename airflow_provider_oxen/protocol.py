@@ -180,7 +180,7 @@ class _ErrorResponse:
             return self._error(OxenInvalidResponseError, f"the response is not JSON ({self._describe_body()})")
         envelope_status = self._envelope.get("status")
         if envelope_status not in GOOD_ENVELOPES:
-            shown = self._show(str(envelope_status))
+            shown = self._show(str(redact(envelope_status, self._config.api_key)))  # before an object is quoted
             message = f"status code {self._response.status_code}, but the envelope's status is {shown!r}"
             return self._error(OxenServerError, message)
         return self._error(OxenInvalidResponseError, self._show(str(problem)))

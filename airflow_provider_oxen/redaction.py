@@ -7,6 +7,7 @@ key may be part of them by chance.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 __all__ = ["may_hold", "one_line", "redact"]
@@ -27,20 +28,25 @@ def may_hold(body: bytes, secret: str) -> bool:
     return b"\\" in body or secret.encode() in body
 
 
-def redact(value: Any, secret: str) -> Any:
+def redact(value: Any, secret: str, *, names: Collection[str] = ()) -> Any:
     """
     Replace the key by ``***`` in a decoded text, or in all texts of a decoded object or list.
 
     A hub or proxy that echoes the key must not carry it into a log or an XCom.
+
+    :param names: the names that an object is read by. They stay, and all other names are searched as well.
     """
     if len(secret) < _SHORTEST_SECRET:
         return value
     if isinstance(value, str):
         return value.replace(secret, "***")
     if isinstance(value, dict):
-        return {redact(key, secret): redact(inner, secret) for key, inner in value.items()}
+        return {
+            name if name in names else redact(name, secret): redact(inner, secret, names=names)
+            for name, inner in value.items()
+        }
     if isinstance(value, list):
-        return [redact(inner, secret) for inner in value]
+        return [redact(inner, secret, names=names) for inner in value]
     return value
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_oxen.calls import build_get_evaluation
+from airflow_provider_oxen.calls import build_get_evaluation, build_start_evaluation
 from airflow_provider_oxen.config import parse_config
 from airflow_provider_oxen.evaluations import (
     Evaluation,
@@ -22,6 +22,7 @@ from airflow_provider_oxen.evaluations import (
     EvaluationStatus,
     Progress,
 )
+from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnknownEffectError
 from airflow_provider_oxen.protocol import Response, parse_response
 
 if TYPE_CHECKING:
@@ -362,6 +363,54 @@ def test_key_is_not_in_a_field_name_that_is_parsed() -> None:
     )
 
 
+def test_key_is_not_in_a_name_that_an_object_is_read_by() -> None:
+    """A key that is a name of an object's contract changes no object; where names are open, it is redacted."""
+    document = COMPLETED_2024 | {"model": {"timestamp": 1}, "resource": {"path": "a timestamp", "a timestamp": "x"}}
+    evaluation = _parsed(document, key="timestamp")
+
+    assert evaluation.closing_commit == COMPLETED_2024["closing_commit"]
+    assert evaluation.model == {"***": 1}
+    assert evaluation.resource == {"path": "a ***", "version": None}
+    assert b"a timestamp" not in pickle.dumps(evaluation)
+
+
+#: Ids with the key in them, also across the places where a text is cut.
+IDS_WITH_KEY = [KEY, f"ox-{KEY}", *(f"{'x' * (cut - 4)}{KEY}" for cut in (80, 4_000))]
+
+
+def _start(evaluation_id: str, *, key: str = KEY) -> Evaluation:
+    """Parse the response to a start."""
+    body = json.dumps({"status": "success", "evaluation": {"id": evaluation_id, "status": "queued"}}).encode()
+    config, call = parse_config("c", password=key), build_start_evaluation("ox", "r", "main", "a.parquet", {})
+    return parse_response(config, call, Response(200, {}, body), now=datetime.now(timezone.utc))
+
+
+@pytest.mark.parametrize("evaluation_id", IDS_WITH_KEY, ids=len)
+def test_started_evaluation_has_no_id_with_the_key(evaluation_id: str) -> None:
+    """Where any id will do, one that holds the key is none: it would be in the log, in an XCom and in the address."""
+    with pytest.raises(OxenUnknownEffectError, match="its id holds the API key") as caught:
+        _start(evaluation_id)
+
+    assert KEY[:4] not in f"{caught.value} {caught.value!r}"
+
+
+def test_id_may_hold_a_placeholder_for_the_key() -> None:
+    """A key too short to be one is part of an id by chance."""
+    assert _start(ID, key=ID[:7]).id == ID
+
+
+@pytest.mark.parametrize("key", [KEY, "oxk-4f\\1c\"9'a"], ids=["plain", "with what repr escapes"])
+@pytest.mark.parametrize("cut", [None, 80, 4_000])
+def test_id_of_another_evaluation_does_not_show_the_key(key: str, cut: int | None) -> None:
+    """The message about another evaluation has no part of the key, wherever it is cut and however it is quoted."""
+    evaluation_id = key if cut is None else f"{'x' * (cut - 4)}{key}"
+
+    with pytest.raises(OxenInvalidResponseError, match="about another evaluation") as caught:
+        _parsed({"id": evaluation_id, "status": "completed"}, key=key)
+
+    assert key[:4] not in f"{caught.value} {caught.value!r}"
+
+
 def test_model_keeps_plain_values_only() -> None:
     """Of a model, texts, numbers and booleans are kept; objects, lists, null and what is no number are left out."""
     model = {
@@ -442,6 +491,16 @@ def test_progress_is_read_as_far_as_it_is_given(progress: object, read: tuple[in
 def test_run_time_is_from_start_to_end(fields: dict[str, str], seconds: float | None) -> None:
     """How long an evaluation ran is measured by the hub's own clock, where that makes sense."""
     assert _evaluation(**{"started_at": "2026-11-01T10:00:00", **fields}).ran_for_seconds == seconds
+
+
+def test_dict_has_the_values_of_the_fields() -> None:
+    """What is written is what the fields give, times as ISO 8601."""
+    evaluation = Evaluation.from_dict(COMPLETED_2024)
+    fields = {name: getattr(evaluation, name) for name in set(FIELDS) - {"prompt"}}
+
+    assert {name: value for name, value in evaluation.to_dict().items() if name in fields} == {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()
+    }
 
 
 def test_dict_has_every_field_of_the_contract_but_the_prompt() -> None:

@@ -559,6 +559,17 @@ def test_key_in_a_body_is_in_no_error(status_code: int, template: str, written: 
     assert all(KEY not in text for text in _texts_of(error))
 
 
+def test_key_in_an_object_that_is_quoted_is_in_no_error() -> None:
+    """A key that would be quoted with escapes is redacted before."""
+    key = "oxk-4f\\1c\"9'a"
+    body = json.dumps({"status": [{"key": key}]}).encode()
+
+    with pytest.raises(OxenServerError, match=r"the envelope's status is .*\*\*\*") as caught:
+        parse_response(parse_config("c", password=key), CALL, _response(200, body, {}), now=NOW)
+
+    assert all(key[:4] not in text for text in _texts_of(caught.value))
+
+
 @pytest.mark.parametrize("header", ["x_oxen_request_id", "location", "content_type", "retry_after"])
 @pytest.mark.parametrize("status_code", [200, 302, 404, 429, 502])
 def test_key_in_a_header_is_in_no_error(status_code: int, header: str) -> None:

@@ -33,6 +33,11 @@ def test_key_inside_objects_and_lists_is_replaced() -> None:
     assert redact(document, KEY) == {"a": [{"b": "x***"}, "***"], "***": 1, "c": {"d": {"e": "***"}}}
 
 
+def test_names_that_are_read_stay() -> None:
+    """A name that the document is read by stays; all else is searched."""
+    assert redact({KEY: KEY, f"x{KEY}": 1}, KEY, names=(KEY,)) == {KEY: "***", "x***": 1}
+
+
 @pytest.mark.parametrize("value", [None, True, 7, 0.5, "text", [], {}, [1, "two"], {"three": None}])
 def test_what_does_not_hold_the_key_is_unchanged(value: Any) -> None:
     """Values without the key are the same afterwards, of the same type."""
