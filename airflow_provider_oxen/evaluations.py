@@ -242,7 +242,8 @@ class Evaluation:
         """
         written: dict[str, Any] = {"id": self.id, "status": str(self.status)}
         written |= {"progress": {"processed": self.progress.processed, "total": self.progress.total}}
-        written |= {name: getattr(self, name) for name in _READERS if name != "prompt"}
+        found = zip(_READERS.items(), _unpack(self._values), strict=True)
+        written |= {name: read(value) for (name, read), value in found if name != "prompt"}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in written.items()}
 
 

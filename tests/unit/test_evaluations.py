@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_oxen import values
 from airflow_provider_oxen.calls import build_get_evaluation, build_start_evaluation
 from airflow_provider_oxen.config import parse_config
 from airflow_provider_oxen.evaluations import (
@@ -491,6 +492,17 @@ def test_progress_is_read_as_far_as_it_is_given(progress: object, read: tuple[in
 def test_run_time_is_from_start_to_end(fields: dict[str, str], seconds: float | None) -> None:
     """How long an evaluation ran is measured by the hub's own clock, where that makes sense."""
     assert _evaluation(**{"started_at": "2026-11-01T10:00:00", **fields}).ran_for_seconds == seconds
+
+
+def test_dict_decodes_the_kept_values_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept values are unpacked once for all fields: a trigger writes thousands of evaluations."""
+    evaluation, unpacked = Evaluation.from_dict(COMPLETED_2024), []
+    really = values.unpack
+    monkeypatch.setattr(values, "unpack", lambda packed: unpacked.append(1) or really(packed))
+
+    evaluation.to_dict()
+
+    assert len(unpacked) == 1
 
 
 def test_dict_has_the_values_of_the_fields() -> None:
