@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import find_current_dag
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_oxen.gate import Gate
+    from airflow_provider_oxen.gate_protocol import GateTask
+
+    class _Self(GateTask, Protocol):
+        """A task with the mixin. A task that lacks what its gate needs is an error where it uses the gate."""
+
+        _made_gate: Gate | None
+
 
 __all__ = ["GateTaskMixin", "describe_task", "naming_task"]
 
@@ -132,9 +139,9 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
         return outcome is not None and outcome.evaluation is not None and outcome.evaluation.is_terminal
 
     @property
-    def _gate(self) -> Gate:
+    def _gate(self: _Self) -> Gate:
         if self._made_gate is None:
             from airflow_provider_oxen.gate import Gate
 
-            self._made_gate = Gate(self)  # type: ignore[arg-type]  # the task is the rest of what a gate needs
+            self._made_gate = Gate(self)
         return self._made_gate
