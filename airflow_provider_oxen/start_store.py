@@ -16,8 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from airflow_provider_oxen import storage_compat
 from airflow_provider_oxen.evaluations import EvaluationRef
@@ -26,6 +25,7 @@ from airflow_provider_oxen.start_messages import RECORD_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.execution_time.context import TaskStateStoreAccessor
 
     from airflow_provider_oxen.version_compat import TaskLogger
 
@@ -56,18 +56,8 @@ class StoppedError(StoreError):
         super().__init__("the task was stopped")
 
 
-class _Accessor(Protocol):
-    """What is used of ``context["task_state_store"]``."""
-
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None: ...
-
-    def delete(self, key: str) -> None: ...
-
-
 def open_store(context: Context) -> StartStore | None:
-    """Find the store of this task instance; None where Airflow has none. Delete the None with Airflow 3.2."""
+    """Find the store of this task instance; None where Airflow has none."""
     accessor = storage_compat.task_state_store(context)
     return None if accessor is None else StartStore(accessor)
 
@@ -79,7 +69,7 @@ class StartStore:
     :param accessor: Airflow's.
     """
 
-    def __init__(self, accessor: _Accessor) -> None:
+    def __init__(self, accessor: TaskStateStoreAccessor) -> None:
         self._accessor = accessor
 
     def read(self) -> Record | None:

@@ -138,7 +138,6 @@ def test_differences_between_airflows_are_in_compat_files() -> None:
         "airflow_names.py",  # names that moved
         "evaluations.py",  # a descriptor that reads its own class
         "get_provider_info.py",  # data
-        "start_store.py",  # an Airflow without a store
     }
     assert {name for name in found if not name.endswith("_compat.py")} <= others
 
