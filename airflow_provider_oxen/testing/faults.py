@@ -204,7 +204,7 @@ class Fault:
     """
     Something that goes wrong with some of the requests for an evaluation, or with some of those that start one.
 
-    :param what: what happens: one of the effects below, or an object of your own that has their method ``act``.
+    :param what: what happens: one of the effects above, or an object of your own that has their method ``act``.
     :param first: number of the first request it happens to, counted from 1.
     :param count: how many requests it happens to; None: all from the first on.
     """

@@ -90,6 +90,27 @@ def test_page_on_reliability_has_the_table_of_the_code() -> None:
     assert sum(len(outcomes(row["outcome"])) for row in page) == len(REACTIONS)
 
 
+def test_page_on_alerts_has_every_failure() -> None:
+    """Each outcome but the first has one row, with ``on_retry_callback`` where the task may be retried."""
+    page = rows(section(ROOT / "docs/how-to/alerts.md", "What is available"))
+
+    found = [(reason, column(row, "callbacks")) for row in page for reason in outcomes(row["outcome"])]
+
+    assert sorted(reason for reason, _ in found) == sorted(set(REACTIONS) - {OutcomeReason.COMPLETED})
+    for reason, callbacks in found:
+        assert ("`on_retry_callback`" in callbacks) is REACTIONS[reason].may_be_retried, reason
+        assert "`on_failure_callback`" in callbacks, reason
+
+
+def test_page_on_alerts_is_right_about_soft_fail() -> None:
+    """``soft_fail`` skips just what calls ``on_failure_callback`` alone, as the page says below its table."""
+    text = section(ROOT / "docs/how-to/alerts.md", "What is available")
+
+    assert "`soft_fail` does not skip where `on_retry_callback` is called. `never_fail` does." in text
+    for reaction in REACTIONS.values():
+        assert not (reaction.soft_fail_skips and reaction.may_be_retried)
+
+
 def test_readme_agrees_with_the_table_of_the_code() -> None:
     """The README says of each outcome whether the task succeeds, fails for good or may be retried."""
     text = section(ROOT / "README.md", "The sensor")
