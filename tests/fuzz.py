@@ -23,7 +23,7 @@ from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenRequestError, OxenTransientError, OxenUnknownEffectError
 from airflow_provider_oxen.protocol import Response, parse_response
 from airflow_provider_oxen.testing.scenario import Scenario
-from tests.integration.test_raw_responses import CASES, DIFFERENCES
+from tests.support.raw_cases import CASES, DIFFERENCES
 from tests.support.raw_responses import TRANSPORTS, RawServer, make_config, outcome
 
 KEY = "sk-fuzz-4711"
