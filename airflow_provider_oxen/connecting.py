@@ -44,12 +44,12 @@ def connect_to_first(
     :raises TimeoutError: none accepted in time.
     :raises OSError: each refused, with the last reason; or the name does not resolve.
     """
-    give_up_at = time.monotonic() + timeout
+    give_up_at_monotonic = time.monotonic() + timeout
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError = TimeoutError()
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         while addresses or selector.get_map():
-            next_at = time.monotonic() + NEXT_ADDRESS_SECONDS
+            next_at_monotonic = time.monotonic() + NEXT_ADDRESS_SECONDS
             if addresses:
                 family, kind, protocol, _, address = addresses.pop(0)
                 try:
@@ -65,9 +65,9 @@ def connect_to_first(
                     continue
                 selector.register(sock, selectors.EVENT_WRITE)
             while selector.get_map():
-                limit = min(next_at, give_up_at) if addresses else give_up_at
+                limit = min(next_at_monotonic, give_up_at_monotonic) if addresses else give_up_at_monotonic
                 ready = selector.select(max(0.0, limit - time.monotonic()))
-                if not ready and time.monotonic() >= give_up_at:
+                if not ready and time.monotonic() >= give_up_at_monotonic:
                     raise TimeoutError
                 for key, _ in ready:
                     connected: Any = key.fileobj

@@ -28,7 +28,7 @@ class Retries:
     """
 
     def __init__(self, window_seconds: float | None, log: TaskLogger) -> None:
-        self._give_up_at = None if window_seconds is None else time.monotonic() + window_seconds
+        self._give_up_at_monotonic = None if window_seconds is None else time.monotonic() + window_seconds
         self._log = log
         self._tries = 0
 
@@ -47,7 +47,7 @@ class Retries:
             jitter=random.random(),
         )
         seconds = max(backoff, error.retry_after_seconds or 0.0)
-        if self._give_up_at is not None and time.monotonic() + seconds > self._give_up_at:
+        if self._give_up_at_monotonic is not None and time.monotonic() + seconds > self._give_up_at_monotonic:
             return False
         self._log.warning("%s, next try in %s: %s", happened, describe_duration(seconds), error)
         time.sleep(seconds)

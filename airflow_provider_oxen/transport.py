@@ -124,7 +124,7 @@ def send(
     import requests
     import urllib3
 
-    give_up_at = time.monotonic() + config.timeout_seconds
+    give_up_at_monotonic = time.monotonic() + config.timeout_seconds
     once = None if call.repeatable else SentOnce(before_sending)
     more = partial(_seconds_left, once, config.timeout_seconds)
     content = call.content()
@@ -160,7 +160,7 @@ def send(
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 body += chunk
                 check_size(call, len(body))
-                if time.monotonic() > give_up_at and more() <= 0:
+                if time.monotonic() > give_up_at_monotonic and more() <= 0:
                     raise TimeoutError
             content_read = decode_content(call, response.status_code, found.get("content-encoding"), bytes(body))
             return Response(response.status_code, found, content_read)
