@@ -59,7 +59,8 @@ def test_completed_opens_the_gate(oxen_hub: LocalHub, way: str) -> None:
     assert result.raised is None
     assert result.deferrals == (way == "deferred")
     assert result.returned == json.loads(json.dumps(result.returned))
-    assert result.xcoms == {"evaluation": result.returned}
+    assert result.xcoms["evaluation"] == result.returned
+    assert set(result.xcoms) == {"evaluation"} | ({"waits_for"} if way == "deferred" else set())
     assert result.returned["status"] == "completed"
     assert result.returned["progress"] == {"processed": 50, "total": 50}
     assert result.returned["target_path"] == "data/intents.parquet"
@@ -507,8 +508,9 @@ def test_poke_polls_once(oxen_hub: LocalHub) -> None:
 
 
 def test_xcom_push_can_be_switched_off(oxen_hub: LocalHub) -> None:
-    """``do_xcom_push=False`` pushes nothing."""
+    """``do_xcom_push=False`` pushes nothing but what a task that defers needs itself."""
     assert run_task("first poll", oxen_hub.add_evaluation(seconds=0), do_xcom_push=False).xcoms == {}
+    assert set(run_task("deferred", oxen_hub.add_evaluation(seconds=0.1), do_xcom_push=False).xcoms) == {"waits_for"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ Airflow 3.3 takes it for the worker that resumed the task, and fails that task.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,7 +211,7 @@ def test_variable_that_changes_during_the_wait_changes_nothing(
 ) -> None:
     """A gate ends with the evaluation it waited for, whatever its templates render to when its task is resumed."""
     hub, dag_id = oxen_public[0], "moved_template"
-    gates = {"open": "first-open", "failed": "first-failed"}
+    gates = {"open": "first-open", "failed": "first-failed", "timed_out": "first-timed-out"}
     for evaluation_id in gates.values():
         hub.add_evaluation(evaluation_id, seconds=3600)
     for key, value in (("waited_for", "first"), ("waited_for_repo", "customer-intents")):
@@ -227,13 +229,24 @@ def test_variable_that_changes_during_the_wait_changes_nothing(
         real_airflow.patch(f"/variables/{key}", {"key": key, "value": value})
     hub.add_evaluation("first-open", seconds=5)
     hub.add_evaluation("first-failed", seconds=5, end="errored")
+    hub.add_evaluation("second-timed-out", seconds=0)
+    with contextlib.closing(sqlite3.connect(real_airflow.home / "airflow.db", timeout=60)) as database, database:
+        # Airflow's scheduler then ends the trigger, without an event.
+        database.execute(
+            "UPDATE task_instance SET trigger_timeout = '2026-01-01 00:00:00.000000' WHERE task_id = 'timed_out'"
+        )
     real_airflow.wait_for_run(dag_id, "moved")
 
     states = {task["task_id"]: task["state"] for task in real_airflow.task_instances(dag_id, "moved")}
-    assert states == {"open": "success", "failed": "failed"}
+    assert states == {"open": "success", "failed": "failed", "timed_out": "failed"}
+    begins = {
+        "open": "The gate opens. Evaluation completed",
+        "failed": "Evaluation errored: ",
+        "timed_out": "Timed out: .*no triggerer reported",
+    }
     for task_id, evaluation_id in gates.items():
         page = f"https://www.oxen.ai/ox/customer-intents/evaluations/{evaluation_id}"
-        begin = "The gate opens. Evaluation completed" if task_id == "open" else "Evaluation errored: "
+        begin = begins[task_id]
         end = f"evaluation {evaluation_id} of ox/customer-intents, see {page}"
         log = real_airflow.task_log(dag_id, "moved", task_id)
         assert re.search(rf"{begin}.*{re.escape(end)}", log)

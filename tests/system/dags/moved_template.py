@@ -11,7 +11,7 @@ RESULTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/moved.parquet")
 
 @dag(schedule=None)
 def moved_template() -> None:
-    """One evaluation that completes and one that errors."""
+    """One evaluation that completes, one that errors, and one that goes on while Airflow ends its trigger."""
     common = {
         "oxen_conn_id": "oxen_public",
         "namespace": "ox",
@@ -23,6 +23,7 @@ def moved_template() -> None:
     }
     OxenEvaluationSensor(task_id="open", evaluation_id="{{ var.value.waited_for }}-open", **common)
     OxenEvaluationSensor(task_id="failed", evaluation_id="{{ var.value.waited_for }}-failed", **common)
+    OxenEvaluationSensor(task_id="timed_out", evaluation_id="{{ var.value.waited_for }}-timed-out", **common)
 
 
 moved_template()
