@@ -137,20 +137,17 @@ class Gate:
         """
         Resume the task where Airflow itself ended its trigger.
 
-        :param ref: what the task has started, or what its templates give now: that may be another evaluation, which
-            is shown and never polled.
+        :param ref: what the task has started, or what its templates give now. The latter counts only where no triggerer
+            has begun the wait, which is where the templates are rendered for the first time.
         :param error: what Airflow says about it. Raised again where it is about something else.
         """
         kind = version_compat.deferral_error(error)
         if kind is None:
             raise error
-        waited_for = xcoms.find_waited_for(context)
-        is_known = waited_for is not None or self._task.started_here
-        ref, oxen_conn_id = waited_for or (ref, self._task.oxen_conn_id)
+        ref, oxen_conn_id = xcoms.find_waited_for(context) or (ref, self._task.oxen_conn_id)
         wait = self._begin(context, ref)
-        if kind == "failure" or not is_known:
-            detail = str(error) if is_known else f"{error}; which evaluation it waited for is not known"
-            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=detail)
+        if kind == "failure":
+            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=str(error))
             return self._conclude(context, end)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
         with OxenHook(oxen_conn_id).get_conn() as client:

@@ -27,6 +27,7 @@ __all__ = [
     "store_links_from_triggerer",
     "store_result",
     "store_waited_for",
+    "store_waited_for_from_triggerer",
 ]
 
 #: The keys under which a task stores its evaluation.
@@ -42,22 +43,30 @@ def store_waited_for(context: Context, ref: EvaluationRef, oxen_conn_id: str) ->
     It is stored whatever ``do_xcom_push`` says: the task itself needs it, as it needs the id of what it started.
     """
     ti = context["ti"]
-    value = {
-        "namespace": ref.namespace,
-        "repo_name": ref.repo_name,
-        "evaluation_id": ref.evaluation_id,
-        "oxen_conn_id": oxen_conn_id,
-        "try_number": ti.try_number,
-    }
-    ti.xcom_push(key=WAITS_FOR_KEY, value=value)
+    ti.xcom_push(key=WAITS_FOR_KEY, value=_describe_wait(ref, oxen_conn_id, ti.try_number))
+
+
+async def store_waited_for_from_triggerer(trigger: BaseTrigger, ref: EvaluationRef, oxen_conn_id: str) -> None:
+    """
+    Store what a wait waits for that no worker has begun.
+
+    :param trigger: the trigger, as the triggerer set it up.
+    """
+    ti = triggerer_compat.task_instance_of(trigger)
+    if ti is None or not triggerer_compat.runs_in_triggerer(trigger):
+        return
+    try:
+        await storage_compat.store_xcom(ti, WAITS_FOR_KEY, _describe_wait(ref, oxen_conn_id, ti.try_number))
+    except Exception as error:  # noqa: BLE001  # it matters only if Airflow ends the trigger, and the templates change
+        trigger.log.warning("What this task waits for could not be stored: %r", error)
 
 
 def find_waited_for(context: Context) -> tuple[EvaluationRef, str] | None:
     """
     Find what the task deferred for: the evaluation, and the id of the connection.
 
-    :return: None where no worker of this attempt has stored it: the wait began in the triggerer, say, where Airflow
-        does not delete the XComs of earlier attempts.
+    :return: None where this attempt has not stored it: no triggerer has run the trigger of a wait that no worker began.
+        Airflow does not delete the XComs of earlier attempts there.
     """
     ti = context["ti"]
     # With the map index: without it, Airflow may give the value of another one.
@@ -69,6 +78,16 @@ def find_waited_for(context: Context) -> tuple[EvaluationRef, str] | None:
         return None
     *ref, oxen_conn_id = map(str, names)
     return EvaluationRef(*ref), oxen_conn_id
+
+
+def _describe_wait(ref: EvaluationRef, oxen_conn_id: str, try_number: int) -> dict[str, Any]:
+    return {
+        "namespace": ref.namespace,
+        "repo_name": ref.repo_name,
+        "evaluation_id": ref.evaluation_id,
+        "oxen_conn_id": oxen_conn_id,
+        "try_number": try_number,
+    }
 
 
 def store_links(

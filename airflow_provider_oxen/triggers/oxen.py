@@ -126,6 +126,8 @@ class OxenEvaluationTrigger(BaseTrigger):
         epoch = time.time() - time.monotonic()
         links: dict[str, str] = {}
         max_age = self.poke_interval / 2
+        if self.deadline is None:  # no worker has begun this wait
+            await xcoms.store_waited_for_from_triggerer(self, wait.ref, self.oxen_conn_id)
         async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
             while True:
                 result, at = await client.poll(wait.ref, max_age=max_age)

@@ -418,18 +418,17 @@ def test_gate_opens_for_the_evaluation_it_deferred_for(
         {},
         {"waits_for": "e2"},
         {"waits_for": {"namespace": "ox", "repo_name": "customer-intents", "try_number": 2, "oxen_conn_id": "c"}},
-        deferred_ti("e2", try_number=1).xcoms,
+        deferred_ti("e1", try_number=1).xcoms,
     ],
     ids=["nothing", "a text", "half of it", "of an earlier attempt"],
 )
-def test_gate_stays_closed_where_it_is_not_known_what_it_waited_for(oxen_hub: LocalHub, xcoms: dict[str, Any]) -> None:
-    """If no worker of this attempt has stored it, nothing is polled, and the task may be retried."""
+def test_wait_that_no_triggerer_began_is_that_of_the_templates(oxen_hub: LocalHub, xcoms: dict[str, Any]) -> None:
+    """If this attempt has stored nothing, no trigger ran: the templates are rendered for the first time."""
     oxen_hub.add_evaluation("e2", seconds=0)
 
-    with pytest.raises(OxenWaitLostError, match=r"^No result: .*which evaluation it waited for is not known"):
-        _end_of_trigger(None, FakeTaskInstance(xcoms=dict(xcoms), try_number=2), "e2")
+    returned = _end_of_trigger(None, FakeTaskInstance(xcoms=dict(xcoms), try_number=2), "e2")
 
-    assert oxen_hub.requests_for("e2") == 0
+    assert (returned["id"], oxen_hub.requests_for("e2")) == ("e2", 1)
 
 
 def test_lost_trigger_names_the_evaluation_it_waited_for(oxen_hub: LocalHub) -> None:
