@@ -6,6 +6,8 @@ What matters comes first: whether one was started, and whether it costs money. T
 
 from __future__ import annotations
 
+import json
+
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.links.addresses import evaluation_url, repository_url
 from airflow_provider_oxen.protocol import UNKNOWN_EFFECT
@@ -61,6 +63,9 @@ def describe_unknown_start(
     :param starts_again: whether a retry starts another one, because the user has allowed that.
     """
     name = f" (name {record.name!r})" if record is not None and record.name else ""
+    asked_in = (namespace, repo_name)
+    namespace, repo_name = _find_repository(record, *asked_in)
+    named = _name_repository(namespace, repo_name, asked_in)
     if cause is None:
         happened = f"{_describe_attempt(record)} asked for one{name} and ended before the hub's response was stored"
     else:
@@ -74,7 +79,8 @@ def describe_unknown_start(
     return (
         f"Not known whether an evaluation was started: {happened}. {again}. "
         f"Look for it in {namespace}/{repo_name} on the hub{_see(repository_url(namespace, repo_name, hub))}, now and "
-        f"again some minutes after that attempt ended. {_what_to_do_next(has_store=has_store, record=record)}"
+        "again some minutes after that attempt ended. "
+        f"{_what_to_do_next(has_store=has_store, record=record, named=named)}"
     )
 
 
@@ -91,10 +97,13 @@ def describe_refusal(
     """
     Say why an attempt starts no evaluation and waits for none.
 
+    :param namespace: with ``repo_name``, the repository of this attempt's request. The record's own counts before it.
     :param hub: address of the hub, by the record.
     :param hub_now: address of the hub, by the connection, where it is another one.
     """
     evaluation_id = None if record is None else record.evaluation_id
+    found_in = _find_repository(record, namespace, repo_name)
+    named = _name_repository(*found_in, (namespace, repo_name))
     match reason:
         case RefuseReason.UNKNOWN_START:
             return describe_unknown_start(namespace, repo_name, record, None, has_store=True, hub=hub)
@@ -109,7 +118,7 @@ def describe_refusal(
         case RefuseReason.NOT_FOUND:
             return (
                 f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
-                f"{namespace}/{repo_name}, and the hub does not know it any more. No other "
+                f"{'/'.join(found_in)}, and the hub does not know it any more. No other "
                 "evaluation is started, because each one costs money. To start one, "
                 f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
             )
@@ -119,7 +128,8 @@ def describe_refusal(
                 f"{one_line(hub or '')}, but the connection leads to {hub_now} now. To wait for it, set the "
                 "connection back and clear the task. If both are the same hub, set "
                 f"{RECORD_KEY!r} in this task's state (tab Task State Store) to "
-                f'{{"phase": "started", "evaluation_id": "{evaluation_id}"}} and clear the task, keeping its state. '
+                f'{{"phase": "started", "evaluation_id": "{evaluation_id}"{named}}} '
+                "and clear the task, keeping its state. "
                 "To start a new one there, delete that entry, then clear the task."
             )
 
@@ -147,14 +157,27 @@ def describe_killed_while_starting(namespace: str, repo_name: str, name: str, hu
     )
 
 
-def _what_to_do_next(*, has_store: bool, record: Record | None) -> str:
+def _find_repository(record: Record | None, namespace: str, repo_name: str) -> tuple[str, str]:
+    """Find the repository of the earlier attempt's request: that of its record, if it says one."""
+    if record is None:
+        return namespace, repo_name
+    return record.namespace or namespace, record.repo_name or repo_name
+
+
+def _name_repository(namespace: str, repo_name: str, asked_in: tuple[str, str]) -> str:
+    """Write the fields that an entry needs besides, where its evaluation is not in this attempt's repository."""
+    named = json.dumps({"namespace": namespace, "repo_name": repo_name})[1:-1]
+    return "" if (namespace, repo_name) == asked_in else f", {named}"
+
+
+def _what_to_do_next(*, has_store: bool, record: Record | None, named: str = "") -> str:
     if not has_store:
         return "To start a new one, clear the task."
     # Without Airflow's number in the record, a clear looks like a retry.
     delete = "" if record is not None and record.max_tries is not None else "delete that entry, then "
     return (
         f"To wait for it, set {RECORD_KEY!r} in this task's state (tab Task State Store) to "
-        '{"phase": "started", "evaluation_id": "ITS-ID"} and clear the task, keeping its state. '
+        f'{{"phase": "started", "evaluation_id": "ITS-ID"{named}}} and clear the task, keeping its state. '
         f"To start a new one, {delete}clear the task."
     )
 

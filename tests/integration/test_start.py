@@ -769,6 +769,19 @@ def test_lost_one_is_taken_up_as_the_message_says(oxen_hub: LocalHub, stored: Ta
     assert len(oxen_hub.started) == 2
 
 
+def test_lost_one_is_taken_up_where_it_is(oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the repository of the lost one, also where the arguments name another one by now."""
+    _die_sending(stored, monkeypatch)
+    stored.retry(repo_name="other")
+    text = stored.fail()
+    (found,) = oxen_hub.started
+    stored.store.record = json.loads(text[text.index("{") : text.index("}") + 1].replace("ITS-ID", found.id))
+    stored.clear()
+
+    assert "Look for it in ox/customer-intents on the hub" in text
+    assert stored.start().ref == EvaluationRef("ox", "customer-intents", found.id)
+
+
 def test_failure_that_says_what_to_do_is_noted(oxen_hub: LocalHub, stored: Task) -> None:
     """An attempt that says that it is not known notes that, and a person who clears the task then starts another."""
     oxen_hub.start_faults = [Fault(Disconnect("middle"), count=1)]

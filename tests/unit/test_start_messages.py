@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,31 @@ def test_take_up_with_other_arguments_says_how_to_use_them() -> None:
     line = describe_take_up(REF, STARTED, None, other_request=True)
 
     assert line.endswith("The task's arguments have changed since: clear the task to start one with the new ones.")
+
+
+ELSEWHERE = {"namespace": "cow", "repo_name": "other"}
+
+
+@pytest.mark.parametrize("reason", [RefuseReason.UNKNOWN_START, RefuseReason.NOT_FOUND, RefuseReason.OTHER_HUB])
+def test_repository_of_the_record_counts(reason: RefuseReason) -> None:
+    """Where the arguments name another repository by now, a person is sent to the one of the earlier attempt."""
+    record = replace(STARTING if reason is RefuseReason.UNKNOWN_START else STARTED, **ELSEWHERE)
+
+    text = refuse(reason, record)
+
+    assert reason is RefuseReason.OTHER_HUB or "in cow/other" in text
+    assert "customer-intents" not in text
+    if reason is not RefuseReason.NOT_FOUND:
+        (shown,) = re.findall(r"\{.*?\}", text)
+        read = Record.from_value(json.loads(shown))
+        assert (read.phase, read.namespace, read.repo_name) == (Phase.STARTED, "cow", "other")
+
+
+def test_repository_that_is_the_same_is_not_in_the_entry() -> None:
+    """A person has no more to write than is needed."""
+    record = replace(STARTING, namespace="ox", repo_name="customer-intents")
+
+    assert refuse(RefuseReason.UNKNOWN_START, record) == refuse(RefuseReason.UNKNOWN_START, STARTING)
 
 
 def test_unknown_start_of_an_earlier_attempt() -> None:
