@@ -57,13 +57,12 @@ MAX_RETRY_AFTER_SECONDS = 3_600.0
 #: the field, which the contract does not require.
 GOOD_ENVELOPES = (None, "success", "warning")
 #: An error of the hub's has at least one of these. JSON without any comes from something in front of it, as HTML does.
-_ENVELOPE_FIELDS = frozenset({"status", "status_message", "error"})
+_ENVELOPE_FIELDS = ("status", "status_message", "error")
 #: What something in front of the hub says instead of passing a request on: ask elsewhere, log in, no such thing here.
 #: Any other 3xx or 4xx of its own (303, 403, 409 and so on) may replace the hub's response after the hub did its work.
 _NOT_PASSED_ON = frozenset({301, 302, 307, 308, 401, 404, 405, 407})
 #: How much is shown of a plain text that is not the hub's.
 _SHOWN_CHARACTERS = 60
-
 #: The vendor documents 200 for every call, also for one that creates something; 201 would say the same.
 _SUCCESS = (200, 201)
 
@@ -172,7 +171,10 @@ class _ErrorResponse:
         self._call = call
         self._response = response
         self._envelope = decode_object(response.body)
-        self._is_from_hub = self._envelope is not None and not _ENVELOPE_FIELDS.isdisjoint(self._envelope)
+        envelope = self._envelope or {}
+        self._is_from_hub = any(name in envelope for name in _ENVELOPE_FIELDS)
+        if not call.repeatable:  # the hub writes the first two as text; a gateway's error must not pass for its refusal
+            self._is_from_hub = any(isinstance(envelope.get(name), str) for name in _ENVELOPE_FIELDS[:2])
 
     def error_in_success(self, problem: ContractError) -> OxenRequestError:
         """Say what is wrong with a response whose status code is that of a success."""
@@ -189,7 +191,7 @@ class _ErrorResponse:
         """Say what any other status code means."""
         code = self._response.status_code
         foreign = "" if self._is_from_hub else f" The response is not the hub's JSON ({self._describe_body()})."
-        if code == 429:
+        if code == 429 and (self._is_from_hub or self._call.repeatable):
             pause = _parse_retry_after(self._response.headers, now)
             message = "429: too many requests" + ("" if pause is None else f", asked to wait {pause:g} s")
             return self._error(OxenRateLimitError, message, retry_after_seconds=pause)
@@ -231,8 +233,7 @@ class _ErrorResponse:
             case 404:
                 return OxenNotFoundError, f"not found{self._asked_below_a_path()}.{check}"
             case 407:
-                message = "the proxy asks for a login. Check the connection's extra field 'proxy'."
-                return OxenBadRequestError, message
+                return OxenBadRequestError, "the proxy asks for a login. Check the connection's extra field 'proxy'."
         return OxenBadRequestError, f"the hub refuses the request.{check}"
 
     def _asked_below_a_path(self) -> str:

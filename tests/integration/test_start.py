@@ -657,6 +657,19 @@ def test_response_of_something_in_front_of_the_hub_leaves_it_open(oxen_hub: Loca
     assert len(oxen_hub.started) == 1
 
 
+@pytest.mark.parametrize("body", [b"<html>Slow down</html>", b'{"message": "slow down"}'], ids=["html", "json"])
+def test_rate_limit_of_something_in_front_of_the_hub_leaves_it_open(
+    oxen_hub: LocalHub, task: Task, body: bytes
+) -> None:
+    """It may have counted the request after it passed it on, so the request is not sent again."""
+    oxen_hub.start_faults = [Fault(AfterStart(Respond(429, body)), count=1)]
+    task.retry_window = 30
+
+    assert task.fail().startswith(f"{UNKNOWN}, and no usable response came: 429, but not from the hub: ")
+
+    assert len(oxen_hub.start_requests) == 1
+
+
 def test_refusals_of_the_hub_itself_are_shown(oxen_hub: LocalHub, task: Task) -> None:
     """Which field is wrong, and that the credits are used up, are in the message."""
     del task.body["target_column"]

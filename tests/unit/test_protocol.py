@@ -512,16 +512,33 @@ def test_refused_call_had_no_effect(status_code: int, kind: str) -> None:
     assert type(_post_error(status_code, BAD)) is getattr(exceptions, kind)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b'{"message": "of a gateway"}'], ids=["html", "json"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"message": "of a gateway"}',
+        b'{"timestamp": "t", "status": 403, "error": "Forbidden", "path": "/api"}',
+        b'{"error": {"code": 409}}',
+        b'{"status": null, "status_message": ["no"], "error": "no"}',
+    ],
+    ids=["html", "json", "number as status", "error alone", "no text"],
+)
 @pytest.mark.parametrize("status_code", range(300, 500))
 def test_foreign_response_leaves_the_effect_open_unless_nothing_was_passed_on(status_code: int, body: bytes) -> None:
     """Something in front of the hub may replace its response; only some codes say that the hub was never asked."""
-    refused = status_code in (301, 302, 307, 308, 401, 404, 405, 407, 429)
+    refused = status_code in (301, 302, 307, 308, 401, 404, 405, 407)
 
     error = _post_error(status_code, body)
 
     assert isinstance(error, OxenUnknownEffectError) is not refused
     assert str(status_code) in str(error)
+
+
+@pytest.mark.parametrize("envelope", [{"status": "error"}, {"status_message": "busy"}])
+@pytest.mark.parametrize(("status_code", "kind"), [(403, "OxenAuthenticationError"), (429, "OxenRateLimitError")])
+def test_either_text_of_the_envelope_is_a_refusal(envelope: dict[str, str], status_code: int, kind: str) -> None:
+    """One of the two texts that the hub writes is enough."""
+    assert type(_post_error(status_code, envelope)) is getattr(exceptions, kind)
 
 
 def test_unknown_effect_keeps_what_is_known() -> None:
