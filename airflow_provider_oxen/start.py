@@ -33,8 +33,6 @@ from airflow_provider_oxen.retries import Retries
 from airflow_provider_oxen.start_decision import (
     Attempt,
     Check,
-    Phase,
-    Record,
     Refuse,
     RefuseReason,
     Start,
@@ -50,6 +48,7 @@ from airflow_provider_oxen.start_messages import (
     describe_refusal,
     describe_take_up,
 )
+from airflow_provider_oxen.start_record import Phase, Record
 from airflow_provider_oxen.start_request import StartRequest
 from airflow_provider_oxen.start_sending import (
     OxenStartFailedError,

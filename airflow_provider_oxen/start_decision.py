@@ -30,8 +30,8 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
+from airflow_provider_oxen.start_record import Record
 
 __all__ = [
     "Attempt",
@@ -39,8 +39,6 @@ __all__ = [
     "Decision",
     "OnClear",
     "OnUnknownStart",
-    "Phase",
-    "Record",
     "Refuse",
     "RefuseReason",
     "Start",
@@ -53,106 +51,6 @@ __all__ = [
 
 OnUnknownStart: TypeAlias = Literal["fail", "start_again"]
 OnClear: TypeAlias = Literal["resume", "start_again"]
-
-#: The record's format. A later one adds fields and raises this only where an older reader must not use it.
-_VERSION = 1
-
-
-class Phase(StrEnum):
-    """How far an attempt came."""
-
-    #: The request was about to be sent. Whether it was is not known.
-    STARTING = "starting"
-    #: The hub has started the evaluation whose id is in the record.
-    STARTED = "started"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """
-    What an attempt stores about the evaluation it starts. A stored format: plain JSON.
-
-    :param phase: how far it came.
-    :param evaluation_id: the id; None while ``starting``.
-    :param name: the evaluation's name, by which a person finds it on the hub.
-    :param request: fingerprint of the request; None where a person wrote the record.
-    :param hub: address of the hub.
-    :param namespace: with ``repo_name``, the repository that it was started in: a later attempt's arguments may differ.
-        None where a person wrote the record.
-    :param at: when it was written, ISO 8601 in UTC.
-    :param try_number: the attempt that wrote it.
-    :param max_tries: Airflow's ``max_tries`` then, or when it was reported; None where a person wrote the record, or
-        where it cannot be understood: no clear counts then.
-    :param reported: whether an attempt has failed with the message that says what to do about this one.
-    """
-
-    phase: Phase
-    evaluation_id: str | None = None
-    name: str | None = None
-    request: str | None = None
-    hub: str | None = None
-    namespace: str | None = None
-    repo_name: str | None = None
-    at: str | None = None
-    try_number: int | None = None
-    max_tries: int | None = None
-    reported: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write it as JSON."""
-        return {
-            "version": _VERSION,
-            "phase": str(self.phase),
-            "evaluation_id": self.evaluation_id,
-            "name": self.name,
-            "request": self.request,
-            "hub": self.hub,
-            "namespace": self.namespace,
-            "repo_name": self.repo_name,
-            "at": self.at,
-            "try_number": self.try_number,
-            "max_tries": self.max_tries,
-            "reported": self.reported,
-        }
-
-    @classmethod
-    def from_value(cls, value: object) -> Record | None:
-        """
-        Read what is stored. None where nothing is.
-
-        A person may have written it by hand: ``{"phase": "started", "evaluation_id": "…"}`` is enough. What cannot be
-        understood counts as ``starting``: something was stored, so something may have been started.
-        """
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            return cls(Phase.STARTING)
-        evaluation_id = (values.text(value.get("evaluation_id")) or "").strip() or None
-        known = value.get("version", _VERSION) == _VERSION
-        started = known and value.get("phase") == Phase.STARTED and evaluation_id is not None
-        understood = started or (known and value.get("phase") == Phase.STARTING and evaluation_id is None)
-        return cls(
-            Phase.STARTED if started else Phase.STARTING,
-            evaluation_id=evaluation_id if started else None,
-            name=values.text(value.get("name")),
-            request=values.text(value.get("request")),
-            hub=values.text(value.get("hub")),
-            namespace=values.text(value.get("namespace")),
-            repo_name=values.text(value.get("repo_name")),
-            at=values.text(value.get("at")),
-            try_number=values.count(value.get("try_number")),
-            max_tries=values.count(value.get("max_tries")) if understood else None,
-            reported=understood and value.get("reported") is True,
-        )
-
-    def is_of_same_start(self, other: Record | None) -> bool:
-        """Whether another record is of the same request, sent by the same attempt."""
-        return other is not None and (self.at, self.try_number, self.name, self.request) == (
-            other.at,
-            other.try_number,
-            other.name,
-            other.request,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.links.addresses import evaluation_url, repository_url
 from airflow_provider_oxen.protocol import UNKNOWN_EFFECT
 from airflow_provider_oxen.redaction import one_line
-from airflow_provider_oxen.start_decision import Record, RefuseReason
+from airflow_provider_oxen.start_decision import RefuseReason
+from airflow_provider_oxen.start_record import Record
 
 __all__ = [
     "RECORD_KEY",
@@ -66,7 +67,9 @@ def describe_unknown_start(
     asked_in = (namespace, repo_name)
     namespace, repo_name = _find_repository(record, *asked_in)
     named = _name_repository(namespace, repo_name, asked_in)
-    if cause is None:
+    if record is not None and record.problem is not None:
+        happened = f"the entry {RECORD_KEY!r} cannot be understood: {one_line(record.problem)}"
+    elif cause is None:
         happened = f"{_describe_attempt(record)} asked for one{name} and ended before the hub's response was stored"
     else:
         cause = one_line(cause.removeprefix(UNKNOWN_EFFECT)).rstrip(". ")  # which this message says already

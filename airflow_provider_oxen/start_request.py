@@ -10,7 +10,7 @@ from airflow_provider_oxen.parameters import as_text, check_conn_id, check_path,
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import EvaluationRef
-    from airflow_provider_oxen.start_decision import Record
+    from airflow_provider_oxen.start_record import Record
 
 __all__ = ["FOR_WAITING", "SENT", "StartRequest", "check_literals", "check_settings", "find_unknown_types"]
 

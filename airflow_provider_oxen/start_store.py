@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_oxen import storage_compat
 from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.start_decision import Phase, Record
 from airflow_provider_oxen.start_messages import RECORD_KEY
+from airflow_provider_oxen.start_record import Phase, Record
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -116,7 +116,7 @@ class StartStore:
         try:
             record = self.read()
             if record is not None and record.phase is Phase.STARTING and record.try_number == try_number:
-                record = replace(record, phase=Phase.STARTED, evaluation_id=evaluation_id)
+                record = replace(record, phase=Phase.STARTED, evaluation_id=evaluation_id, reported=False)
                 self.write(record)
         except Exception as error:  # noqa: BLE001  # the wait does not depend on it
             log.warning("The id of the evaluation could not be stored: %r", error)

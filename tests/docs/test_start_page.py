@@ -7,8 +7,9 @@ import re
 import pytest
 
 from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.start_decision import Phase, Record, RefuseReason
+from airflow_provider_oxen.start_decision import RefuseReason
 from airflow_provider_oxen.start_messages import describe_killed, describe_refusal, describe_started
+from airflow_provider_oxen.start_record import Phase, Record
 from tests.docs.pages import ROOT, blocks
 
 HUB = "https://hub.oxen.ai"

@@ -456,8 +456,9 @@ def test_wait_goes_on_where_the_id_cannot_be_stored(oxen_hub: LocalHub, stored: 
     assert started.ref.evaluation_id in line[1]
     assert warning[1].startswith("The id of the evaluation could not be stored, but is in this log: ")
     assert stored.store.phase == "starting"
+    stored.store.record = {**stored.store.record, "reported": True}  # by an attempt that Airflow ran beside this one
     Starter(stored, stored.policy, retries=2).complete_record(stored.context, started.ref)
-    assert stored.store.phase == "started"
+    assert (stored.store.phase, stored.store.record["reported"]) == ("started", False)  # else it is a person's
     stored.retry()
     assert stored.start().ref == started.ref
     assert len(oxen_hub.start_requests) == 1
@@ -782,6 +783,25 @@ def test_lost_one_is_taken_up_as_the_message_says(oxen_hub: LocalHub, stored: Ta
     assert len(oxen_hub.started) == 2
 
 
+@pytest.mark.parametrize(("on_clear", "end"), [("start_again", "completed"), ("resume", "errored")])
+def test_entry_that_was_edited_in_place_is_taken_up_at_the_next_clear(
+    oxen_hub: LocalHub, stored: Task, on_clear: Any, end: Any
+) -> None:
+    """A person changes phase and id alone: the next clear waits for it, and the one after it may start another."""
+    stored.policy = StartPolicy(on_clear=on_clear)
+    oxen_hub.on_start = Scenario(seconds=0, end=end)
+    oxen_hub.start_faults = [Fault(AfterStart(Disconnect(reset=True)), count=1)]
+    stored.fail()
+    (found,) = oxen_hub.started
+    stored.store.record = {**stored.store.record, "phase": "started", "evaluation_id": found.id}
+    stored.clear()
+    assert stored.start().ref.evaluation_id == found.id
+    assert len(oxen_hub.started) == 1
+    stored.clear()
+    stored.start()
+    assert len(oxen_hub.started) == 2
+
+
 def test_lost_one_is_taken_up_where_it_is(oxen_hub: LocalHub, stored: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the repository of the lost one, also where the arguments name another one by now."""
     _die_sending(stored, monkeypatch)
@@ -882,6 +902,7 @@ def test_record_that_a_person_wrote_is_left_for_them_to_look_at(oxen_hub: LocalH
     """What cannot be understood is refused, and not overwritten."""
     stored.store.record = written = {"phase": "Started", "evaluation_id": "e1"}
 
+    assert "the entry 'oxen_evaluation' cannot be understood: its phase is 'Started'" in stored.fail()
     assert "delete that entry, then clear the task" in stored.fail()
     assert stored.store.record == written
     assert oxen_hub.start_requests == []

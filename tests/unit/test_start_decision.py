@@ -16,8 +16,6 @@ from airflow_provider_oxen.start_decision import (
     Attempt,
     Check,
     Decision,
-    Phase,
-    Record,
     Refuse,
     RefuseReason,
     Start,
@@ -27,6 +25,7 @@ from airflow_provider_oxen.start_decision import (
     decide_after_check,
     fingerprint,
 )
+from airflow_provider_oxen.start_record import Phase, Record
 
 RETRIES = 2
 FIRST = Attempt(1, 2, RETRIES)
@@ -290,6 +289,18 @@ def test_record_written_by_hand_is_taken_up(attempt: Attempt, evaluation_id: str
     assert choose(record, attempt, request="r2") == TakeUp("e1")
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["object", "text"])
+def test_record_that_was_edited_in_place_is_taken_up(text: bool) -> None:
+    """A person changes phase and id of the entry that is there, or stores it as text: it counts as theirs."""
+    entry = REPORTED.to_dict() | {"phase": "started", "evaluation_id": "e2"}
+    record = Record.from_value(json.dumps(entry) if text else entry)
+
+    for attempt in (CLEARED, CLEARED_RETRY):
+        assert choose(record, attempt) == TakeUp("e2")
+        assert choose(record, attempt, ON_CLEAR) == TakeUp("e2")
+    assert (record.name, record.problem, record.reported) == ("n", None, False)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -310,6 +321,9 @@ def test_record_written_by_hand_is_taken_up(attempt: Attempt, evaluation_id: str
         {"version": 2, "phase": "started", "evaluation_id": "e1"},
         {"version": "1", "phase": "started", "evaluation_id": "e1"},
         {"version": None, "phase": "started", "evaluation_id": "e1"},
+        '{"phase": "Started", "evaluation_id": "e1"}',
+        '"started"',
+        "[" * 100_000,
     ],
 )
 def test_unreadable_record_counts_as_starting(value: Any) -> None:
@@ -318,6 +332,7 @@ def test_unreadable_record_counts_as_starting(value: Any) -> None:
 
     assert record is not None
     assert (record.phase, record.evaluation_id) == (Phase.STARTING, None)
+    assert record.problem is not None
     assert choose(record, RETRY) == Refuse(RefuseReason.UNKNOWN_START)
     assert choose(record, CLEARED) == Refuse(RefuseReason.UNKNOWN_START)
     assert choose(record, RETRY, START_AGAIN) == Start(may_run_too=True)

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenServerError
 from airflow_provider_oxen.protocol import as_unknown_effect
-from airflow_provider_oxen.start_decision import Attempt, Phase, Record, RefuseReason, StartPolicy, TakeUp, decide
+from airflow_provider_oxen.start_decision import Attempt, RefuseReason, StartPolicy, TakeUp, decide
 from airflow_provider_oxen.start_messages import (
     RECORD_KEY,
     describe_killed,
@@ -21,6 +21,7 @@ from airflow_provider_oxen.start_messages import (
     describe_take_up,
     describe_unknown_start,
 )
+from airflow_provider_oxen.start_record import Phase, Record
 
 PUBLIC = "https://hub.oxen.ai"
 OTHER = "http://localhost:3000"
@@ -158,7 +159,28 @@ def test_clear_alone_is_not_advised_where_it_is_of_no_use(value: object) -> None
     assert refuse(RefuseReason.UNKNOWN_START, record).endswith(
         "To start a new one, delete that entry, then clear the task."
     )
-    assert "an earlier attempt asked for one and ended" in refuse(RefuseReason.UNKNOWN_START, record)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("what", "it is no JSON object, but str"),
+        (["e1"], "it is no JSON object, but list"),
+        ({"version": 2, "phase": "started", "evaluation_id": "e1"}, "its version is 2, and not 1"),
+        ({"phase": "Started", "evaluation_id": "e1"}, "its phase is 'Started', and neither 'started' nor 'starting'"),
+        ({"phase": "started"}, "its phase is 'started', but its evaluation_id is None"),
+        ({"phase": "started", "evaluation_id": 12}, "its phase is 'started', but its evaluation_id is 12"),
+        ({"phase": "starting", "evaluation_id": "e1"}, "its phase is 'starting', although it has an evaluation_id"),
+    ],
+)
+def test_what_is_wrong_with_the_entry_is_said(value: object, problem: str) -> None:
+    """A person who made a mistake in the entry reads which."""
+    text = refuse(RefuseReason.UNKNOWN_START, Record.from_value(value))
+
+    assert text.startswith(
+        "Not known whether an evaluation was started: the entry 'oxen_evaluation' cannot be understood: "
+        f"{problem}. No other evaluation is started"
+    )
 
 
 def test_record_of_the_message_is_taken_up() -> None:
