@@ -136,6 +136,12 @@ class Starter:
                     "A second evaluation is started: one that an earlier attempt may have started may still run, and "
                     "both cost money."
                 )
+            elif store is None and attempt.try_number > 1:
+                self._task.log.warning(
+                    "Attempt %d is taken for the first one after a clear: an earlier attempt may have started an "
+                    "evaluation, and both cost money.",
+                    attempt.try_number,
+                )
             starting = Record(
                 Phase.STARTING,
                 name=request.name,

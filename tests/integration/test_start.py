@@ -1192,6 +1192,7 @@ def test_no_store_counts_as_an_airflow_without_one(oxen_hub: LocalHub, context: 
     starter = Starter(task, task.policy, retries=2)
     request = StartRequest("ox", "r", "main", "a.csv", BODY)
     assert not starter.start({"ti": task.ti, **context}, request).is_recorded
+    assert task.log.warnings == []
     task.retry()
 
     with pytest.raises(AirflowFailException, match=r"^Not known whether an evaluation was started: an earlier attempt"):
@@ -1200,6 +1201,11 @@ def test_no_store_counts_as_an_airflow_without_one(oxen_hub: LocalHub, context: 
     task.clear()
     Starter(task, task.policy, retries=2).start({"ti": task.ti, **context}, request)
     assert len(oxen_hub.start_requests) == 2
+    (warning,) = task.log.warnings
+    assert warning == (
+        "Attempt 3 is taken for the first one after a clear: an earlier attempt may have started an evaluation, and "
+        "both cost money."
+    )
 
 
 def test_not_durable_uses_no_store(oxen_hub: LocalHub, stored: Task) -> None:

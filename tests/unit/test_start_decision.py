@@ -92,6 +92,11 @@ def test_later_attempt_starts_without_a_store_where_allowed(policy: StartPolicy)
     assert choose(None, RETRY, policy, store=False) == Start(may_run_too=True)
 
 
+def test_retry_after_fewer_retries_is_taken_for_a_clear() -> None:
+    """Without a store, ``retries`` that a person lowered between two attempts look like a clear: not covered."""
+    assert choose(None, Attempt(2, RETRIES, RETRIES - 1), store=False) == Start()
+
+
 # Starting
 
 
