@@ -41,6 +41,7 @@ from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
+from airflow_provider_oxen.start_messages import describe_left_running
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
 from airflow_provider_oxen.wait_store import WaitStore, open_wait_store
@@ -249,6 +250,10 @@ class Gate:
             self._add_to_asset_events(context, outcome.evaluation)
             task.log.info("The gate opens. %s", message)
             return result
+        if task.started_here and (outcome.evaluation is None or not outcome.evaluation.is_terminal):
+            certain = outcome.reason is OutcomeReason.TIMEOUT and outcome.evaluation is not None
+            left = describe_left_running(outcome.ref, outcome.hub, is_certain=certain, is_recorded=task.is_recorded)
+            task.log.warning("%s", left)
         if task.never_fail or (task.soft_fail and reaction.soft_fail_skips):
             setting = "never_fail" if task.never_fail else "soft_fail"
             raise AirflowSkipException(f"Skipped by {setting}. {message}")

@@ -19,6 +19,7 @@ __all__ = [
     "RECORD_KEY",
     "describe_killed",
     "describe_killed_while_starting",
+    "describe_left_running",
     "describe_refusal",
     "describe_started",
     "describe_take_up",
@@ -144,11 +145,27 @@ def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool, 
     :param started_here: whether the task started it.
     :param is_recorded: whether its next attempt can wait for it.
     """
-    again = " If this task was cleared, its next attempt waits for it." if is_recorded else ""
+    cleared = " If this task was cleared, its next attempt waits for it, unless its arguments changed."
+    again = cleared if is_recorded else ""
     costs = " and costing money" if started_here else ""
     return (
         f"The evaluation is still running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. "
         f"Stop it on the hub{_see(evaluation_url(ref, hub))}.{again}"
+    )
+
+
+def describe_left_running(ref: EvaluationRef, hub: str | None, *, is_certain: bool, is_recorded: bool) -> str:
+    """
+    Say that a wait ended before the evaluation that its task had started.
+
+    :param is_certain: whether the hub has just said that it runs.
+    :param is_recorded: whether the task's next attempt can wait for it.
+    """
+    runs = "is still running and costing money" if is_certain else "may still be running and costing money"
+    again = " A retry of this task waits for it. So does a clear, unless the task's arguments change."
+    return (
+        f"The evaluation {runs}, although this task no longer waits for it: {ref}. Airflow cannot cancel it. Stop it "
+        f"on the hub{_see(evaluation_url(ref, hub))}.{again if is_recorded else ''}"
     )
 
 

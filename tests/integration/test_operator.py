@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -965,10 +966,57 @@ def test_stop_while_waiting_says_what_keeps_running(
         f"The evaluation is still running and costing money, although this task was stopped: evaluation "
         f"{evaluation_id} of ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see "
         f"https://www.oxen.ai/ox/customer-intents/evaluations/{evaluation_id}). If this task was cleared, its next "
-        "attempt waits for it."
+        "attempt waits for it, unless its arguments changed."
     ) in line
     assert "warning" in line.lower()
     assert hub.api_key not in line
+
+
+@needs_store
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize(
+    ("response", "limits", "runs"),
+    [
+        (None, {"timeout": 0.4}, "is still running"),
+        (None, {"execution_timeout": timedelta(seconds=0.4)}, "is still running"),
+        (Respond(503), {"retry_window": 0.1}, "may still be running"),
+        (Respond(401), {}, "may still be running"),
+    ],
+    ids=["timeout", "execution_timeout", "unreachable", "refused"],
+)
+def test_wait_that_ends_first_says_what_keeps_running(
+    oxen_hub: LocalHub,
+    ti: StartingTaskInstance,
+    logged: Callable[[], str],
+    way: str,
+    soft_fail: bool,
+    response: Any,
+    limits: dict[str, Any],
+    runs: str,
+) -> None:
+    """The wait has ended, and the evaluation that the task started has not: that costs money, also after a skip."""
+    oxen_hub.on_start = Scenario(seconds=60, faults=(Fault(response),) if response else ())
+
+    run = run_operator(way, ti, FakeStore(), soft_fail=soft_fail, **limits)
+
+    assert run.raised is not None
+    assert (type(run.raised) is AirflowSkipException) is (soft_fail and response != Respond(503))
+    line = f"The evaluation {runs} and costing money, although this task no longer waits for it: evaluation "
+    assert f"{line}{oxen_hub.started[0].id} of ox/customer-intents." in logged()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["errored", "completed"])
+def test_wait_that_sees_the_end_says_nothing_of_money(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, logged: Callable[[], str], way: str, end: str
+) -> None:
+    """Nothing keeps running, also where a condition is not met."""
+    ends(oxen_hub, way, end=end)
+
+    assert run_operator(way, ti, None, conditions=max_credits(0)).raised is not None
+
+    assert "costing money" not in logged()
 
 
 def test_stop_while_the_response_is_out_says_that_it_is_not_known(

@@ -27,7 +27,7 @@ SENSORS = (
 OPERATORS = (
     "The evaluation is still running and costing money, although this task was stopped: evaluation {id} of "
     "ox/customer-intents. Airflow cannot cancel it. Stop it on the hub. If this task was cleared, its next attempt "
-    "waits for it."
+    "waits for it, unless its arguments changed."
 )
 
 

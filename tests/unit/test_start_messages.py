@@ -16,6 +16,7 @@ from airflow_provider_oxen.start_messages import (
     RECORD_KEY,
     describe_killed,
     describe_killed_while_starting,
+    describe_left_running,
     describe_refusal,
     describe_started,
     describe_take_up,
@@ -243,7 +244,7 @@ def test_killed_while_waiting() -> None:
     assert describe_killed(REF, PUBLIC, started_here=True, is_recorded=True) == (
         "The evaluation is still running and costing money, although this task was stopped: evaluation e1 of "
         f"ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see {PAGE}/evaluations/e1). If this task "
-        "was cleared, its next attempt waits for it."
+        "was cleared, its next attempt waits for it, unless its arguments changed."
     )
 
 
@@ -253,6 +254,20 @@ def test_killed_while_only_waiting() -> None:
         "The evaluation is still running, although this task was stopped: evaluation e1 of ox/customer-intents. "
         "Airflow cannot cancel it. Stop it on the hub."
     )
+
+
+@pytest.mark.parametrize(("certain", "runs"), [(True, "is still running"), (False, "may still be running")])
+def test_left_running(certain: bool, runs: str) -> None:
+    """A wait that ends before its evaluation says that this costs money, where to stop it, and who waits for it."""
+    text = describe_left_running(REF, PUBLIC, is_certain=certain, is_recorded=True)
+
+    assert text == (
+        f"The evaluation {runs} and costing money, although this task no longer waits for it: evaluation e1 of "
+        f"ox/customer-intents. Airflow cannot cancel it. Stop it on the hub (see {PAGE}/evaluations/e1). A retry of "
+        "this task waits for it. So does a clear, unless the task's arguments change."
+    )
+    unrecorded = describe_left_running(REF, None, is_certain=certain, is_recorded=False)
+    assert unrecorded.endswith("Airflow cannot cancel it. Stop it on the hub.")
 
 
 def test_killed_while_starting() -> None:
