@@ -13,6 +13,7 @@ The rule that must not be broken: what is not known is never taken for "nothing 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -58,6 +59,7 @@ from airflow_provider_oxen.start_sending import (
     StartTask,
 )
 from airflow_provider_oxen.start_store import Ledger, StartStore, SupersededError, open_store
+from airflow_provider_oxen.wait import NOT_FOUND_SECONDS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -66,6 +68,9 @@ if TYPE_CHECKING:
     from airflow_provider_oxen.protocol import Call
 
 __all__ = ["OxenStartFailedError", "OxenStartUnknownError", "Started", "Starter"]
+
+#: Time between two polls of an evaluation that the hub does not know.
+_NOT_FOUND_SLEEP_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -190,17 +195,27 @@ class Starter:
         """
         Poll the evaluation that an earlier attempt started; where the hub is out of reach, for ``retry_window``.
 
-        :return: None where the hub does not know it.
+        :return: None where the hub has not known it for ``NOT_FOUND_SECONDS``. A single 404 may come from a part of the
+            hub that lags.
         :raises AirflowFailException: the hub refuses, or a setting is wrong.
         :raises OxenStartFailedError: the hub was out of reach. The task may be retried.
         """
+        give_up_at: float | None = None
         with OxenHook(self._task.oxen_conn_id).get_conn() as client:
-            try:
-                evaluation = self._ask(lambda: client.ask(build_get_evaluation(ref)), ref)
-            except OxenNotFoundError:
-                return None
-            self._hub = client.hub
-            return evaluation
+            while True:
+                try:
+                    evaluation = self._ask(lambda: client.ask(build_get_evaluation(ref)), ref)
+                except OxenNotFoundError as error:
+                    now = time.monotonic()
+                    if give_up_at is None:
+                        give_up_at = now + NOT_FOUND_SECONDS
+                        self._task.log.warning("Polled for %g s more: %s, %s", NOT_FOUND_SECONDS, error, ref)
+                    if now >= give_up_at:
+                        return None
+                    time.sleep(min(_NOT_FOUND_SLEEP_SECONDS, give_up_at - now))
+                else:
+                    self._hub = client.hub
+                    return evaluation
 
     def _find_hub(self, client: OxenClient, request: StartRequest, record: Record) -> str:
         """Find out which hub the connection leads to, before an id is used there. Raises as :meth:`poll`."""

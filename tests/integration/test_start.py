@@ -32,6 +32,7 @@ from airflow_provider_oxen.start_decision import StartPolicy
 from airflow_provider_oxen.start_messages import RECORD_KEY
 from airflow_provider_oxen.start_request import StartRequest
 from airflow_provider_oxen.testing import AfterStart, Delay, Disconnect, Fault, LocalHub, Respond, Scenario, Trickle
+from airflow_provider_oxen.wait import NOT_FOUND_SECONDS
 from tests.support.airflow import (
     AIRFLOW_V_3_3_PLUS,
     AirflowException,
@@ -1056,12 +1057,41 @@ def test_clear_of_a_failed_evaluation_starts_another(oxen_hub: LocalHub, stored:
     assert len(oxen_hub.started) == 2
 
 
-def test_clear_of_an_evaluation_that_is_gone(oxen_hub: LocalHub, stored: Task) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the sleeps of a start take no time, and collect them."""
+    naps: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(naps), sleep=naps.append)
+    monkeypatch.setattr(start, "time", clock)
+    return naps
+
+
+@pytest.mark.parametrize("on_clear", ["resume", "start_again"])
+def test_evaluation_that_lags_is_polled_again_after_a_clear(
+    oxen_hub: LocalHub, stored: Task, quick: list[float], on_clear: Any
+) -> None:
+    """One that the hub does not know for a moment is not gone: no second one is started."""
+    not_found = Respond(404, b'{"status": "error", "status_message": "resource_not_found"}')
+    oxen_hub.on_start = Scenario(seconds=600, faults=[Fault(not_found, count=2)])
+    stored.policy = StartPolicy(on_clear=on_clear)
+    first = stored.start()
+    stored.clear()
+
+    assert stored.start().ref == first.ref
+
+    assert len(oxen_hub.start_requests) == 1
+    assert quick == [5.0, 5.0]
+    (warning,) = stored.log.warnings
+    assert warning.startswith("Polled for 30 s more: 404: not found.")
+
+
+def test_clear_of_an_evaluation_that_is_gone(oxen_hub: LocalHub, stored: Task, quick: list[float]) -> None:
     """Where the hub does not know it any more, ``resume`` refuses in words, and ``start_again`` starts another."""
     first = stored.start()
     oxen_hub.remove_evaluation(first.ref.evaluation_id)
     stored.clear()
     assert stored.fail().startswith(f"Evaluation not found: attempt 1 at {stored.store.record['at']} started ")
+    assert sum(quick) == NOT_FOUND_SECONDS
     stored.clear(policy=StartPolicy(on_clear="start_again"))
 
     stored.start()
@@ -1351,6 +1381,7 @@ def test_no_sequence_of_crashes_starts_two(
     task = Task(store if has_store else None, StartPolicy(on_clear=on_clear))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start, "OxenHook", hub)
+        patch.setattr(start, "NOT_FOUND_SECONDS", 0)
         for number, (action, window, prompt, end, resumes) in enumerate(steps):
             if number and action == "clear":
                 hub.generation += 1
