@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen.parameters import as_text, check_conn_id, check_path, check_path_parameter
+from airflow_provider_oxen.parameters import as_text, check_conn_id, check_path, check_path_parameter, is_known
 
 if TYPE_CHECKING:
     from airflow_provider_oxen.evaluations import EvaluationRef
     from airflow_provider_oxen.start_record import Record
 
-__all__ = ["FOR_WAITING", "SENT", "StartRequest", "check_literals", "check_settings", "find_unknown_types"]
+__all__ = [
+    "FOR_WAITING",
+    "SENT",
+    "StartRequest",
+    "build_request",
+    "check_fields",
+    "check_literals",
+    "check_settings",
+    "find_unknown_types",
+]
 
 #: The arguments that are fields of the request, under the same names.
 SENT = (
@@ -119,20 +128,56 @@ def check_settings(arguments: Mapping[str, Any]) -> None:
     for name in () if arguments.get("wait_for_completion", True) else FOR_WAITING:
         if arguments.get(name):
             raise ValueError(f"{name} has no meaning with wait_for_completion=False: give it to the task that waits")
+
+
+def check_fields(arguments: Mapping[str, Any], *, are_rendered: bool = False) -> None:
+    """
+    Refuse what is wrong with the fields of the request, as they will be sent: ``body`` counts before the arguments.
+
+    :param arguments: of the operator, by name. One that is not there counts as not given.
+    :param are_rendered: whether they are what they will be; if not, only those that are known are checked.
+    :raises ValueError: one of them cannot be used, or would have no effect.
+    """
     body = arguments.get("body")
-    if body is not None and not isinstance(body, Mapping) and not hasattr(body, "resolve"):  # the output of a task
+    if body is not None and not isinstance(body, Mapping) and (are_rendered or is_known(body)):
         raise ValueError(f"body must be a dict of fields of the request, but is {type(body).__name__}")
-    fields = body if isinstance(body, Mapping) else {}
-    given = {name: arguments.get(name) or fields.get(name) for name in SENT}
-    if (
-        (given["target_branch"] or given["target_path"])
-        and not given["auto_commit"]
-        and isinstance(body, Mapping | None)
-    ):
-        raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
-    if arguments.get("sample_count") is not None and not given["is_sample"]:
-        raise ValueError("sample_count needs is_sample=True: without it, every row is evaluated, and paid for")
+    fields = _find_fields(arguments)
+    known = {name: value for name, value in fields.items() if are_rendered or is_known(value)}
+    for name in ("prompt", "target_column", "model_id"):
+        if isinstance(body, Mapping) and isinstance(known.get(name), str) and not known[name].strip():
+            raise ValueError(f"{name} is empty")
+    if known.get("target_path") is not None:
+        check_path("target_path", known["target_path"])
+    for name in ("auto_commit", "is_sample"):
+        if not isinstance(known.get(name), bool | None):
+            raise ValueError(  # noqa: TRY004  # as all that is wrong with an argument
+                f"{name} must be True or False, but is {known[name]!r}"
+            )
+    if isinstance(body, Mapping | None):  # else it may have what is missing
+        if (fields["target_branch"] or fields["target_path"]) and not fields["auto_commit"]:
+            raise ValueError("target_branch and target_path need auto_commit=True: otherwise nothing is committed")
+        if fields["sample_count"] is not None and not fields["is_sample"]:
+            raise ValueError("sample_count needs is_sample=True: without it, every row is evaluated, and paid for")
     for name in ("sample_count", "batch_size"):
-        number = arguments.get(name)
+        number = known.get(name)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")
+
+
+def build_request(arguments: Mapping[str, Any], *, default_name: str) -> StartRequest:
+    """
+    Build the request of a task.
+
+    :param arguments: of the operator, by name, rendered and checked.
+    :param default_name: the evaluation's name where none is given.
+    """
+    fields = {"name": arguments["name"] or default_name} | _find_fields(arguments)
+    body = {field: value for field, value in fields.items() if value is not None}
+    return StartRequest(arguments["namespace"], arguments["repo_name"], arguments["branch"], arguments["path"], body)
+
+
+def _find_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the fields of the request, but for the name's default."""
+    body = arguments.get("body")
+    own = {name: arguments.get(name) for name in SENT} | {"model_id": arguments.get("model")}
+    return own | (dict(body) if isinstance(body, Mapping) else {})

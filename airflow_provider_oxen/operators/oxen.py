@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen import version_compat
+from airflow_provider_oxen import start_request, version_compat
 from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, BaseOperator, conf
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
-from airflow_provider_oxen.start_request import SENT, check_literals, check_settings, find_unknown_types
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -148,7 +147,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         **kwargs: Any,
     ) -> None:
         with naming_task(kwargs):
-            check_settings({"start_from_trigger": kwargs.pop("start_from_trigger", False)})
+            start_request.check_settings({"start_from_trigger": kwargs.pop("start_from_trigger", False)})
             check_durations(poke_interval=poke_interval, max_wait=max_wait, retry_window=retry_window, timeout=timeout)
         super().__init__(**kwargs)
         self.namespace = namespace
@@ -199,7 +198,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         if start_from_trigger:
             version_compat.discard_partial(made)
             with naming_task({**made.kwargs, "task_group": None}):
-                check_settings({"start_from_trigger": True})
+                start_request.check_settings({"start_from_trigger": True})
         return made
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -261,15 +260,10 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         return self._made_starter
 
     def _build_request(self, context: Context) -> StartRequest:
-        from airflow_provider_oxen.start_request import StartRequest
-
         ti = context["ti"]
         index = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
-        named = self.name or f"{ti.dag_id}.{ti.task_id}{index} {ti.run_id} try {ti.try_number}"
-        fields = {name: getattr(self, name) for name in SENT} | {"model_id": self.model, "name": named}
-        fields |= dict(self.body or {})
-        body = {field: value for field, value in fields.items() if value is not None}
-        return StartRequest(self.namespace, self.repo_name, self.branch, self.path, body)
+        named = f"{ti.dag_id}.{ti.task_id}{index} {ti.run_id} try {ti.try_number}"
+        return start_request.build_request(vars(self), default_name=named)
 
     def _find_waited_for(self, context: Context) -> EvaluationRef:
         """Find the evaluation of a task that is resumed: its templates do not name it."""
@@ -283,14 +277,17 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     def _check_rendered(self) -> None:
         """Refuse what is wrong with a rendered argument. It will be no better at the next attempt."""
         try:
-            vars(self).update(check_literals({name: getattr(self, name) for name in self.template_fields}))
+            vars(self).update(
+                start_request.check_literals({name: getattr(self, name) for name in self.template_fields})
+            )
+            start_request.check_fields(vars(self), are_rendered=True)
         except ValueError as error:
             raise AirflowFailException(f"Nothing was started: {error}") from None
 
     def _check(self) -> None:
         """Refuse what can be known to be wrong now."""
         check_durations(timeout=self.timeout)  # also that of the configuration
-        check_settings(vars(self))
+        start_request.check_settings(vars(self))
         if self.conditions is not None:
             from airflow_provider_oxen.conditions import check_conditions
 
@@ -298,7 +295,8 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
         if version_compat.is_made_from_mapped(self):
             return
-        for warning in find_unknown_types(self._check_known(vars(self))):
+        start_request.check_fields(vars(self))
+        for warning in start_request.find_unknown_types(self._check_known(vars(self))):
             self._warn(warning)
 
     @classmethod
@@ -307,12 +305,14 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         # What each of the tasks needs is given here, too: what they are expanded over is not known yet.
         defaults = (getattr(kwargs.get(place), "default_args", None) or {} for place in ("dag", "task_group"))
         with naming_task({**kwargs, "task_group": None}):
-            check_settings({name: value for given in (*defaults, kwargs) for name, value in given.items()})
+            given = {name: value for arguments in (*defaults, kwargs) for name, value in arguments.items()}
+            start_request.check_settings(given)
+            start_request.check_fields(given)
 
     @classmethod
     def _check_known(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: arguments[name] for name in cls.template_fields if name in arguments}
-        return check_literals({name: value for name, value in given.items() if is_known(value)})
+        return start_request.check_literals({name: value for name, value in given.items() if is_known(value)})
 
     def _plan_end(self) -> None:
         """Decide whether the task may end in the triggerer, and warn if it may not."""

@@ -96,6 +96,10 @@ def ends(oxen_hub: LocalHub, way: str, **scenario: Any) -> None:
         ({"is_sample": True, "sample_count": "10"}, "sample_count must be a whole number"),
         ({"batch_size": -1}, "batch_size must be a whole number"),
         ({"body": "{}"}, "body must be a dict"),
+        ({"body": {"prompt": ""}}, "prompt is empty"),
+        ({"body": {"sample_count": 20}}, "sample_count needs is_sample=True"),
+        ({"auto_commit": "no"}, "auto_commit must be True or False"),
+        ({"target_path": "../../etc", "auto_commit": True}, "argument 'target_path'"),
         ({"oxen_conn_id": ""}, "oxen_conn_id is empty"),
         ({"poke_interval": 0}, "poke_interval must be above 0"),
         ({"timeout": -1}, "timeout must be"),
@@ -381,6 +385,29 @@ def test_wrong_rendered_argument_is_a_final_failure(
     operator = make_operator(**dict.fromkeys(rendered, "{{ x }}"))
     for name, value in rendered.items():
         setattr(operator, name, value)
+
+    with pytest.raises(AirflowFailException, match=f"^Nothing was started: {problem}"):
+        operator.execute({"ti": ti})
+    assert oxen_hub.start_requests == []
+
+
+@pytest.mark.parametrize(
+    ("rendered", "problem"),
+    [
+        ({"body": ["a"]}, "body must be a dict of fields of the request, but is list"),
+        ({"body": "abc"}, "body must be a dict"),
+        ({"body": 5}, "body must be a dict"),
+        ({"body": {"prompt": ""}}, "prompt is empty"),
+        ({"target_branch": "b"}, "target_branch and target_path need auto_commit=True"),
+    ],
+    ids=str,
+)
+def test_wrong_rendered_field_is_a_final_failure(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, rendered: dict[str, Any], problem: str
+) -> None:
+    """So is a field that is known only when the task runs, such as another task's output."""
+    operator = make_operator()
+    vars(operator).update(rendered)
 
     with pytest.raises(AirflowFailException, match=f"^Nothing was started: {problem}"):
         operator.execute({"ti": ti})
@@ -864,6 +891,16 @@ def test_mapped_value_that_is_wrong_is_a_final_failure(oxen_hub: LocalHub, path:
 
     with pytest.raises(AirflowFailException, match=r"^Nothing was started: .*path"):
         mapped.unmap({"path": path}).execute({"ti": StartingTaskInstance(map_index=0)})
+    assert oxen_hub.start_requests == []
+
+
+def test_mapped_field_that_is_wrong_is_a_final_failure(oxen_hub: LocalHub) -> None:
+    """A branch without ``auto_commit`` is found when the mapped task runs: no retry makes it better."""
+    with DAG("d", schedule=None):
+        mapped = OxenRunEvaluationOperator.partial(**MAPPED, path="a.csv").expand(target_branch=["b1", "b2"])
+
+    with pytest.raises(AirflowFailException, match=r"^Nothing was started: target_branch and target_path need"):
+        mapped.unmap({"target_branch": "b1"}).execute({"ti": StartingTaskInstance(map_index=0)})
     assert oxen_hub.start_requests == []
 
 

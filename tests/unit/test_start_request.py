@@ -8,7 +8,14 @@ import pytest
 
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError
-from airflow_provider_oxen.start_request import StartRequest, check_literals, check_settings, find_unknown_types
+from airflow_provider_oxen.start_request import (
+    StartRequest,
+    build_request,
+    check_fields,
+    check_literals,
+    check_settings,
+    find_unknown_types,
+)
 
 GOOD: dict[str, Any] = {
     "namespace": "ox",
@@ -96,10 +103,7 @@ def test_other_types_are_warned_of() -> None:
 def test_good_settings_pass() -> None:
     """The defaults pass, and so does each other value that is allowed."""
     check_settings({})
-    check_settings({"on_unknown_start": "start_again", "on_clear": "start_again", "body": {}})
-    check_settings({"auto_commit": True, "target_branch": "b"})
-    check_settings({"body": {"auto_commit": True}, "target_branch": "b"})
-    check_settings({"is_sample": True, "sample_count": 1, "batch_size": 10})
+    check_settings({"on_unknown_start": "start_again", "on_clear": "start_again"})
 
 
 @pytest.mark.parametrize(
@@ -108,25 +112,113 @@ def test_good_settings_pass() -> None:
         ({"on_unknown_start": "resume"}, "on_unknown_start must be 'fail' or 'start_again', but is 'resume'"),
         ({"on_clear": "fail"}, "on_clear must be 'resume' or 'start_again', but is 'fail'"),
         ({"on_clear": None}, "on_clear must be"),
-        ({"body": [("a", 1)]}, "body must be a dict of fields of the request, but is list"),
-        ({"body": "{}"}, "body must be a dict"),
-        ({"target_branch": "b"}, "need auto_commit=True"),
-        ({"target_branch": "b", "auto_commit": False}, "need auto_commit=True"),
-        ({"body": {"target_path": "p"}}, "need auto_commit=True"),
         ({"start_from_trigger": True}, "start_from_trigger cannot be used here"),
         ({"wait_for_completion": False, "soft_fail": True}, "soft_fail has no meaning with wait_for_completion=False"),
-        ({"sample_count": 5}, "sample_count needs is_sample=True"),
-        (
-            {"is_sample": True, "sample_count": 0},
-            "sample_count must be a whole number, 1 or more, but is 0",
-        ),
-        ({"is_sample": True, "sample_count": -1}, "sample_count must be"),
-        ({"is_sample": True, "sample_count": True}, "sample_count must be"),
-        ({"is_sample": True, "sample_count": "10"}, "sample_count must be"),
-        ({"batch_size": 1.5}, "batch_size must be"),
     ],
 )
 def test_bad_setting_is_refused(settings: dict[str, Any], problem: str) -> None:
     """A setting that can never work is refused, and the message says what is allowed."""
     with pytest.raises(ValueError, match=problem):
         check_settings(settings)
+
+
+# The fields of the request
+
+
+class Output:
+    """Stands in for the output of a task, which is not known before it runs."""
+
+    def iter_references(self) -> None:
+        """As Airflow's."""
+
+
+@pytest.mark.parametrize("are_rendered", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"body": {}},
+        {"auto_commit": True, "target_branch": "b", "target_path": "a/b.csv"},
+        {"body": {"auto_commit": True}, "target_branch": "b"},
+        {"is_sample": True, "sample_count": 1, "batch_size": 10},
+        {"body": {"is_sample": True}, "sample_count": 1},
+        {"sample_count": 1, "body": {"sample_count": None}},
+        {"model": "m", "body": {"model": "m", "model_id": None}},
+    ],
+)
+def test_good_fields_pass(fields: dict[str, Any], are_rendered: bool) -> None:
+    """What can be sent is not refused, wherever it is given."""
+    check_fields(fields, are_rendered=are_rendered)
+
+
+@pytest.mark.parametrize("are_rendered", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"body": [("a", 1)]}, "body must be a dict of fields of the request, but is list"),
+        ({"body": "{}"}, "body must be a dict"),
+        ({"body": 5}, "body must be a dict"),
+        ({"target_branch": "b"}, "need auto_commit=True"),
+        ({"target_branch": "b", "auto_commit": False}, "need auto_commit=True"),
+        ({"body": {"target_path": "p"}}, "need auto_commit=True"),
+        ({"auto_commit": True, "target_branch": "b", "body": {"auto_commit": False}}, "need auto_commit=True"),
+        ({"auto_commit": True, "target_branch": "b", "body": {"auto_commit": None}}, "need auto_commit=True"),
+        ({"auto_commit": "no", "target_branch": "b"}, "auto_commit must be True or False, but is 'no'"),
+        ({"is_sample": 1}, "is_sample must be True or False, but is 1"),
+        ({"body": {"auto_commit": "true"}}, "auto_commit must be True or False"),
+        ({"auto_commit": True, "target_path": "../../etc"}, "argument 'target_path'"),
+        ({"auto_commit": True, "body": {"target_path": "/x/../y"}}, "argument 'target_path'"),
+        ({"sample_count": 5}, "sample_count needs is_sample=True"),
+        ({"body": {"sample_count": 5}}, "sample_count needs is_sample=True"),
+        ({"is_sample": True, "sample_count": 5, "body": {"is_sample": False}}, "sample_count needs is_sample=True"),
+        ({"is_sample": True, "sample_count": 0}, "sample_count must be a whole number, 1 or more, but is 0"),
+        ({"is_sample": True, "sample_count": -1}, "sample_count must be"),
+        ({"is_sample": True, "sample_count": True}, "sample_count must be"),
+        ({"is_sample": True, "sample_count": "10"}, "sample_count must be"),
+        ({"is_sample": True, "body": {"sample_count": 1.5}}, "sample_count must be"),
+        ({"batch_size": 1.5}, "batch_size must be"),
+        ({"prompt": "p", "body": {"prompt": " "}}, "prompt is empty"),
+        ({"body": {"target_column": ""}}, "target_column is empty"),
+        ({"model": "m", "body": {"model_id": ""}}, "model_id is empty"),
+    ],
+)
+def test_bad_field_is_refused(fields: dict[str, Any], problem: str, are_rendered: bool) -> None:
+    """What can never work, or has no effect, is refused as it would be sent: ``body`` counts before the arguments."""
+    with pytest.raises(ValueError, match=problem):
+        check_fields(fields, are_rendered=are_rendered)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_branch": "b", "sample_count": 1, "body": Output()},
+        {"target_branch": "b", "body": {"auto_commit": "{{ params.commit }}"}},
+        {"auto_commit": True, "target_path": "{{ params.path }}/.."},
+        {"sample_count": 1, "body": {"is_sample": Output()}},
+        {"body": {"batch_size": "{{ params.batch }}"}},
+        {"body": "{{ params.body }}"},
+    ],
+)
+def test_field_that_is_not_known_yet_is_refused_when_it_is_rendered(fields: dict[str, Any]) -> None:
+    """A template, or the output of a task, may become what is needed."""
+    check_fields(fields)
+
+    with pytest.raises(ValueError, match="must|target_path"):
+        check_fields(fields, are_rendered=True)
+
+
+def test_request_is_built_from_the_arguments() -> None:
+    """``body`` replaces, adds and removes; the name has a default."""
+    given = {**GOOD, "name": None, "batch_size": 5, "body": {"batch_size": None, "seed": 1, "prompt": "P"}}
+
+    request = build_request(given, default_name="n")
+
+    assert request == StartRequest(
+        "ox",
+        "r",
+        "eval/first",
+        "data/a.csv",
+        {"name": "n", "model_id": "m", "prompt": "P", "target_column": "intent", "seed": 1},
+    )
+    assert build_request({**given, "name": "mine"}, default_name="n").name == "mine"
+    assert build_request({**given, "body": {"name": "theirs"}}, default_name="n").name == "theirs"
