@@ -161,6 +161,23 @@ class Starter:
             self._sender = Sender(self._task, self._policy, request)
             return self._sender.send(client, call, ledger)
 
+    def push_id(self, context: Context, started: Started, *, waits: bool) -> None:
+        """
+        Push the id to XCom. A task that waits goes on where that fails: the evaluation runs, and the log has its id.
+
+        :raises Exception: the task does not wait. What Airflow raised, where a retry waits for the evaluation.
+        :raises AirflowFailException: the task does not wait, and a retry would not find it.
+        """
+        try:
+            context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
+        except Exception as error:
+            if not waits and started.is_recorded:
+                raise
+            text = f"The id of {started.ref}, which has started, could not be pushed to XCom ({error!r})"
+            if not waits:
+                raise AirflowFailException(f"{text}. Wait for it with a sensor.") from error
+            self._task.log.warning("%s", text)
+
     def stop(self, *, is_recorded: bool) -> str | None:
         """
         Send nothing from now on, because the task is stopped.

@@ -171,7 +171,10 @@ def build_request(arguments: Mapping[str, Any], *, default_name: str) -> StartRe
     :param arguments: of the operator, by name, rendered and checked.
     :param default_name: the evaluation's name where none is given.
     """
+    from airflow_provider_oxen import values
+
     fields = {"name": arguments["name"] or default_name} | _find_fields(arguments)
+    fields["name"] = values.text(fields["name"]) or fields["name"]  # as it is stored, so that a record is known again
     body = {field: value for field, value in fields.items() if value is not None}
     return StartRequest(arguments["namespace"], arguments["repo_name"], arguments["branch"], arguments["path"], body)
 

@@ -210,7 +210,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             self.is_recorded = started.is_recorded
             if not started.is_recorded:  # a retry could only refuse, so the wait lasts until its deadline
                 self.retry_window = None
-            context["ti"].xcom_push(key="evaluation_id", value=started.ref.evaluation_id)
+            self._starter.push_id(context, started, waits=self.wait_for_completion)
             if not self.wait_for_completion:
                 seen = started.evaluation or self._starter.poll(started.ref)
                 if seen is None:

@@ -448,6 +448,47 @@ def test_id_is_pushed_before_the_wait(oxen_hub: LocalHub, ti: StartingTaskInstan
     assert run.xcoms_when_deferred["evaluation_id"] == oxen_hub.started[0].id
 
 
+class XComsFail(StartingTaskInstance):
+    """A task instance of an Airflow that cannot store XComs for now."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        if key == "evaluation_id":
+            raise store_error(500)
+        super().xcom_push(key, value)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="this Airflow's SDK has no such error")
+@pytest.mark.parametrize("way", WAYS)
+def test_wait_goes_on_where_the_id_cannot_be_pushed(
+    oxen_hub: LocalHub, store: FakeStore | None, logged: Callable[[], str], way: str
+) -> None:
+    """The evaluation runs, so the task waits for it, and the log warns."""
+    ends(oxen_hub, way)
+
+    run = run_operator(way, XComsFail(), store)
+
+    assert run.raised is None
+    assert run.returned["id"] == oxen_hub.started[0].id
+    assert f"The id of evaluation {oxen_hub.started[0].id} of ox/customer-intents, which has started, could" in logged()
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="this Airflow's SDK has no such error")
+def test_start_without_a_wait_fails_where_the_id_cannot_be_pushed(oxen_hub: LocalHub, store: FakeStore | None) -> None:
+    """A retry waits for the evaluation where it can; else the failure is final, and has the id."""
+    ends(oxen_hub, "deferred")
+
+    raised = run_operator("deferred", XComsFail(), store, wait_for_completion=False).raised
+
+    if store is None:
+        assert type(raised) is AirflowFailException
+        assert f"evaluation {oxen_hub.started[0].id} of ox/customer-intents" in str(raised)
+        return
+    assert not isinstance(raised, AirflowFailException)
+    again = run_operator("deferred", StartingTaskInstance(try_number=2), store, wait_for_completion=False)
+    assert again.returned["id"] == oxen_hub.started[0].id
+    assert len(oxen_hub.start_requests) == 1
+
+
 def test_id_is_pushed_although_xcoms_are_off(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
     """``do_xcom_push=False`` leaves out the evaluation, and not what the task itself needs."""
     ends(oxen_hub, "deferred")
@@ -979,6 +1020,18 @@ def test_asset_event_of_a_task_that_does_not_wait_has_the_id_alone(
     )
 
     assert outlet_events[ours].extra == {"evaluation_id": oxen_hub.started[0].id}
+
+
+@needs_store
+def test_start_with_a_name_that_is_cut_is_recorded(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
+    """The name is sent as it is stored, so that the record is known for that of the same start."""
+    ends(oxen_hub, "deferred")
+    store = FakeStore()
+
+    run = run_operator("deferred", ti, store, name="x" * 5_000, wait_for_completion=False)
+
+    assert run.operator.is_recorded
+    assert store.record["name"] == oxen_hub.started[0].body["name"]
 
 
 # Stopped

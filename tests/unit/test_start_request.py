@@ -203,7 +203,7 @@ def test_field_that_is_not_known_yet_is_refused_when_it_is_rendered(fields: dict
     """A template, or the output of a task, may become what is needed."""
     check_fields(fields)
 
-    with pytest.raises(ValueError, match="must|target_path"):
+    with pytest.raises(ValueError, match=r"must|target_path"):
         check_fields(fields, are_rendered=True)
 
 
@@ -220,5 +220,6 @@ def test_request_is_built_from_the_arguments() -> None:
         "data/a.csv",
         {"name": "n", "model_id": "m", "prompt": "P", "target_column": "intent", "seed": 1},
     )
+    assert len(build_request({**given, "name": "x" * 5_000}, default_name="n").body["name"]) == 4_000
     assert build_request({**given, "name": "mine"}, default_name="n").name == "mine"
     assert build_request({**given, "body": {"name": "theirs"}}, default_name="n").name == "theirs"
