@@ -176,7 +176,7 @@ def decide(
     was_cleared = attempt.was_cleared_since(record)
     if was_cleared and other_request:
         return Start(may_run_too=True)
-    if record.hub is not None and hub is not None and _origin(record.hub) != _origin(hub):
+    if record.hub is not None and hub is not None and _place(record.hub) != _place(hub):
         return Refuse(RefuseReason.OTHER_HUB)  # an id means nothing there
     return Check(record.evaluation_id) if was_cleared else TakeUp(record.evaluation_id, other_request=other_request)
 
@@ -209,9 +209,11 @@ def fingerprint(path: str, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode([path, asked], order="deterministic")).hexdigest()
 
 
-def _origin(address: str) -> tuple[str, str]:
-    parts = urlsplit(address.lower())
-    return parts.scheme, parts.netloc
+def _place(address: str) -> tuple[str, str, str]:
+    """Say where an address leads, so that two ways to write the same are equal."""
+    parts = urlsplit(address)
+    default_port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return parts.scheme, parts.netloc.lower().removesuffix(default_port), parts.path.rstrip("/")
 
 
 def _unknown(policy: StartPolicy, reason: RefuseReason) -> Decision:

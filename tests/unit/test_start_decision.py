@@ -194,23 +194,40 @@ def test_check_decides_after_a_clear(status: str | None, resume: Decision, start
 
 HUB = "https://hub.oxen.ai"
 AT_HUB = replace(STARTED, hub=HUB)
-OTHER_HUBS = ["http://hub.oxen.ai", "https://dev.hub.oxen.ai", "https://hub.oxen.ai:8443"]
+OTHER_HUBS = [
+    "http://hub.oxen.ai",
+    "https://dev.hub.oxen.ai",
+    "https://hub.oxen.ai:8443",
+    "https://hub.oxen.ai:80",
+    "https://hub.oxen.ai/other",
+]
 
 
 @pytest.mark.parametrize("policy", DURABLE)
 @pytest.mark.parametrize("attempt", [RETRY, CLEARED, CLEARED_RETRY])
 @pytest.mark.parametrize("hub", OTHER_HUBS)
 def test_evaluation_of_another_hub_is_refused(policy: StartPolicy, attempt: Attempt, hub: str) -> None:
-    """Where the connection leads to another scheme, host or port by now, the id is not used there."""
+    """Where the connection leads to another scheme, host, port or path by now, the id is not used there."""
     assert choose(AT_HUB, attempt, policy, hub=hub) == Refuse(RefuseReason.OTHER_HUB)
 
 
-@pytest.mark.parametrize("hub", [None, HUB, "https://HUB.oxen.ai", "https://hub.oxen.ai/behind/a/path"])
+@pytest.mark.parametrize(
+    "hub", [None, HUB, "https://HUB.oxen.ai", "HTTPS://hub.oxen.ai", "https://hub.oxen.ai:443", "https://hub.oxen.ai/"]
+)
 def test_same_hub_is_no_other(hub: str | None) -> None:
-    """The path does not count, nor upper and lower case; and without an address nothing is known to differ."""
+    """The default port, a slash at the end and upper case do not count; nor does an address that is not known."""
     assert choose(AT_HUB, RETRY, hub=hub) == TakeUp("e1")
     assert choose(AT_HUB, CLEARED, hub=hub) == Check("e1")
     assert choose(STARTED, RETRY, hub=hub) == TakeUp("e1")
+
+
+def test_hubs_below_two_paths_of_a_host_are_two() -> None:
+    """A gateway may lead to several hubs by their paths, in which upper and lower case count."""
+    behind = replace(STARTED, hub="http://gateway:80/team-a")
+
+    assert choose(behind, RETRY, hub="http://gateway/team-a/") == TakeUp("e1")
+    for other in ("http://gateway/team-b", "http://gateway", "http://gateway/Team-A"):
+        assert choose(behind, RETRY, hub=other) == Refuse(RefuseReason.OTHER_HUB)
 
 
 @pytest.mark.parametrize("hub", OTHER_HUBS)
