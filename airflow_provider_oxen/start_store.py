@@ -191,6 +191,8 @@ class Ledger:
         """
         with self._lock:
             self.is_open = False  # an earlier request was refused
+            if self._is_stopped():
+                raise StoppedError
             self.record = replace(self.record, hub=self._hub())
             if self._store is not None:
                 self._may_be_stored = True

@@ -1163,6 +1163,19 @@ def test_stop_before_the_request_starts_nothing(
     assert "Not known" not in logged()
 
 
+@needs_store
+def test_stop_before_the_record_stores_none(oxen_hub: LocalHub, ti: StartingTaskInstance) -> None:
+    """A process that dies after it was stopped leaves no record behind that would make the next attempt refuse."""
+    operator, store = make_operator(), FakeStore()
+    operator.on_kill()
+
+    with pytest.raises(OxenStartFailedError, match=r"^Nothing was started: the task was stopped"):
+        operator.execute({"ti": ti, "task_state_store": store})
+    assert store.writes == []
+    settle(oxen_hub)
+    assert oxen_hub.start_requests == []
+
+
 @pytest.mark.parametrize("when", ["made", "refused"])
 def test_stop_says_nothing_where_nothing_runs(
     oxen_hub: LocalHub, ti: StartingTaskInstance, logged: Callable[[], str], when: str
