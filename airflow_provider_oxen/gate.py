@@ -39,7 +39,7 @@ from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments, check_durations, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
 from airflow_provider_oxen.start_messages import describe_left_running
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
@@ -163,6 +163,15 @@ class Gate:
         task = self._task
         began = version_compat.attempt_began_at(context) if task.waits_by_rescheduling else None
         # A cluster policy may have set them since the task was made, to a number or to a timedelta.
+        try:
+            check_durations(
+                poke_interval=task.poke_interval,
+                max_wait=task.max_wait,
+                timeout=task.timeout,
+                retry_window=0 if task.retry_window is None else task.retry_window,
+            )
+        except ValueError as error:
+            raise AirflowFailException(f"Cannot wait: {error}") from None
         limit = parse_seconds("timeout", task.timeout)
         if task.execution_limit is not None and not task.waits_by_rescheduling:
             limit = min(limit, task.execution_limit.total_seconds())
@@ -173,7 +182,7 @@ class Gate:
             poke_interval=poke_interval,
             max_wait=max(max_wait, poke_interval),
             deadline=(self._now() if began is None else began.timestamp()) + limit,
-            retry_window=task.retry_window,
+            retry_window=None if task.retry_window is None else parse_seconds("retry_window", task.retry_window),
             missing_connection_is_outage=began is not None,  # an earlier process of the task has found it
             exists=task.started_here,
             assumes_pace=task.waits_by_rescheduling,

@@ -7,9 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_oxen.messages import describe_duration
+from airflow_provider_oxen.parameters import parse_seconds
 from airflow_provider_oxen.polling import backoff_seconds
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow_provider_oxen.exceptions import OxenTransientError
     from airflow_provider_oxen.version_compat import TaskLogger
 
@@ -23,12 +26,14 @@ class Retries:
     """
     Counts tries and sleeps between them.
 
-    :param window_seconds: how long to try from now on; None: without a limit.
+    :param window: how long to try from now on, in seconds or as ``timedelta``, as a cluster policy may have set it;
+        None: without a limit.
     :param log: gets a warning for each try that failed.
     """
 
-    def __init__(self, window_seconds: float | None, log: TaskLogger) -> None:
-        self._give_up_at_monotonic = None if window_seconds is None else time.monotonic() + window_seconds
+    def __init__(self, window: timedelta | float | None, log: TaskLogger) -> None:
+        seconds = None if window is None else parse_seconds("retry_window", window)
+        self._give_up_at_monotonic = None if seconds is None else time.monotonic() + seconds
         self._log = log
         self._tries = 0
 

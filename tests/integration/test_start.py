@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,7 +66,7 @@ class Task:
 
     store: FakeStore | None = None
     policy: StartPolicy = field(default_factory=StartPolicy)
-    retry_window: float = 0.0
+    retry_window: timedelta | float = 0.0
     ti: StartingTaskInstance = field(default_factory=StartingTaskInstance)
     log: FakeLog = field(default_factory=FakeLog)
     body: dict[str, Any] = field(default_factory=lambda: dict(BODY))
@@ -540,7 +541,7 @@ def test_no_connection_is_tried_again_within_retry_window(
         port = free.getsockname()[1]
     set_connection(host=f"http://127.0.0.1:{port}")
     forwarder: list[socket.socket] = []
-    task.retry_window = 30
+    task.retry_window = timedelta(seconds=30)  # as a cluster policy may set it
     naps: list[float] = []
 
     def come_back(seconds: float) -> None:

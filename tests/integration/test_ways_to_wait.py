@@ -252,6 +252,47 @@ def test_timeout_of_a_policy_counts_for_a_wait_on_workers(hub: LocalHub, mode: s
         gate.prepare_for_execution().execute({"ti": ti})
 
 
+@pytest.mark.parametrize("way", ["poke", "reschedule", "deferred"])
+def test_other_durations_of_a_policy_may_be_a_timedelta(hub: LocalHub, way: str) -> None:
+    """A cluster policy sets ``retry_window`` and ``poke_interval`` to a ``timedelta``: both count."""
+    faults = (Fault(Respond(503)),)
+    gate = make_gate(
+        hub.add_evaluation(faults=faults),
+        deferrable=way == "deferred",
+        mode="reschedule" if way == "reschedule" else "poke",
+        retry_window=3_600,
+    )
+    gate.retry_window, gate.poke_interval = timedelta(seconds=0.3), timedelta(seconds=0.02)
+
+    if way == "deferred":
+        arguments = _deferral(gate).trigger.serialize()[1]
+        assert (arguments["retry_window"], arguments["poke_interval"]) == (0.3, 0.02)
+        return
+    with pytest.raises(OxenHubUnreachableError):
+        gate.execute({"ti": FakeTaskInstance()})
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("poke_interval", 0, "poke_interval must be above 0 seconds"),
+        ("retry_window", -1, "retry_window must be a timedelta or a finite number of seconds"),
+    ],
+)
+def test_duration_of_a_policy_that_can_never_work_fails_at_once(
+    hub: LocalHub, name: str, value: Any, words: str, *, deferrable: bool
+) -> None:
+    """A cluster policy sets what the sensor itself refuses: nothing is polled, and no retry can help."""
+    gate = make_gate(hub.add_evaluation("waited-for", seconds=60), deferrable=deferrable)
+    setattr(gate, name, value)
+
+    with pytest.raises(AirflowFailException, match=f"^Cannot wait: {words}"):
+        gate.execute({"ti": FakeTaskInstance()})
+
+    assert hub.requests_for("waited-for") == 0
+
+
 @pytest.mark.parametrize(("mode", "seconds"), [("poke", 25), ("reschedule", 3_600)])
 def test_execution_timeout_bounds_the_wait_or_one_poll(hub: LocalHub, mode: str, seconds: int) -> None:
     """``execution_timeout`` ends a wait that pokes; one that reschedules goes on until ``timeout``, as Airflow says."""
