@@ -139,8 +139,8 @@ def check_durations(**arguments: Any) -> None:
 
     :raises ValueError: as :func:`parse_seconds`; or ``poke_interval`` is 0.
     """
-    for name in ("poke_interval", "max_wait", "retry_window", "timeout"):
-        if name not in arguments or (arguments[name] is None and name in ("max_wait", "timeout")):
+    for name in ("poke_interval", "max_wait", "retry_window", "timeout", "execution_timeout"):
+        if name not in arguments or (arguments[name] is None and name in ("max_wait", "timeout", "execution_timeout")):
             continue
         if parse_seconds(name, arguments[name]) == 0 and name == "poke_interval":
             raise ValueError("poke_interval must be above 0 seconds")

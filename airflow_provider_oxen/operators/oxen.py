@@ -286,7 +286,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def _check(self) -> None:
         """Refuse what can be known to be wrong now."""
-        check_durations(timeout=self.timeout)  # also that of the configuration
+        check_durations(timeout=self.timeout, execution_timeout=self.execution_timeout)  # also the configuration's
         start_request.check_settings(vars(self))
         if self.conditions is not None:
             from airflow_provider_oxen.conditions import check_conditions

@@ -166,7 +166,8 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         self.conditions = conditions
         self._place = describe_task(kwargs)
         with naming_task(kwargs):
-            check_durations(timeout=self.timeout)  # also that of default_args and of the configuration
+            # Also those of default_args and of the configuration.
+            check_durations(timeout=self.timeout, execution_timeout=self.execution_timeout)
             if conditions is not None:
                 from airflow_provider_oxen.conditions import check_conditions
 

@@ -546,6 +546,8 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
         ({"poke_interval": 0}, "poke_interval must be above 0"),
         ({"timeout": timedelta.max}, "timeout is .* beyond the calendar"),
         ({"default_args": {"timeout": timedelta.max}}, "timeout is .* beyond the calendar"),
+        ({"execution_timeout": timedelta.max}, "execution_timeout is .* beyond the calendar"),
+        ({"default_args": {"execution_timeout": timedelta.max}}, "execution_timeout is .* beyond the calendar"),
         ({"conditions": all_rows}, r"conditions: all_rows makes a condition and was not called: write all_rows\(\)"),
         ({"conditions": [max_credits]}, "conditions: max_credits makes a condition and was not called"),
         ({"oxen_conn_id": "https://hub.oxen.ai"}, "oxen_conn_id is an address"),
