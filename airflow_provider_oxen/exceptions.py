@@ -124,7 +124,8 @@ class OxenUnreachableError(OxenTransientError):
     No response came: refused, reset, name not resolved, or timed out.
 
     :param is_setting: whether a setting is the likely cause, where this happens at the first request: a name that does
-        not resolve, or TLS spoken to a port that has none.
+        not resolve, TLS spoken to a port that has none, a certificate that is not trusted (but for one that is out of
+        date), or a proxy that asks for a login.
     """
 
     def __init__(self, problem: str, *, is_setting: bool = False, **named: object) -> None:

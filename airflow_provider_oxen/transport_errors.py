@@ -34,7 +34,9 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACK
 #: How a port with TLS responds to plain HTTP, as bytes and as Python shows them in a text: a fatal alert.
 _TLS_ALERT = ("\x15\x03", "\\x15\\x03")
 #: Source: OpenSSL's x509_vfy.h.
-_OTHER_NAME, _OUT_OF_DATE, _STRICT = (62, 64), (9, 10), range(79, 95)
+_OTHER_NAME, _OUT_OF_DATE, _STRICT, _UNKNOWN_CA = (62, 64), (9, 10), range(79, 95), range(18, 22)
+#: What http.client says where a proxy asks for a login. It raises an OSError with this text for every status code.
+_NO_TUNNEL = "Tunnel connection failed: 407"
 
 _Table: TypeAlias = tuple[
     tuple[type[BaseException], Callable[[BaseException], tuple[type[OxenTransientError], str]]], ...
@@ -109,6 +111,8 @@ def translate(
             if describe is _tls_failed:
                 problem = f"{problem}; {_advise_on_certificate(error, config)}"
             translated = kind(f"{problem} ({config.base_url})", request=request)
+            if isinstance(translated, OxenUnreachableError) and describe is _tls_failed:
+                translated.is_setting = _verify_code(error) in (*_OTHER_NAME, *_UNKNOWN_CA, *_STRICT)
     if once is None:
         return translated
     return (
@@ -178,9 +182,18 @@ def _find_wrong_setting(error: BaseException, config: ClientConfig) -> str | Non
     """Say which setting is likely wrong, where an exception shows one; None where it may pass by itself."""
     or_proxy = "" if config.proxy is None else ", or its extra field 'proxy'"
     for cause in _causes(error):
+        if getattr(cause, "status", None) == 407 or str(cause).startswith(_NO_TUNNEL):
+            return "407: the proxy asks for a login: put it into the connection's extra field 'proxy', as in " + (
+                "http://user:password@proxy.example:3128"
+            )
         if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:
             return f"the host's name is not known ({_cause(cause)}): check the connection's host{or_proxy}"
         if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
+            if _has_https_proxy(config):
+                return (
+                    "the proxy's port, or else the hub's, does not speak TLS: write http:// in the connection's extra "
+                    "field 'proxy', or check the connection's schema and port"
+                )
             return f"the port does not speak TLS: set the connection's schema to http, or check its port{or_proxy}"
         if config.base_url.startswith("http:") and any(alert in str(cause) for alert in _TLS_ALERT):
             return f"the port speaks TLS: set the connection's schema to https{or_proxy}"
@@ -189,10 +202,10 @@ def _find_wrong_setting(error: BaseException, config: ClientConfig) -> str | Non
 
 def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
     """Say what to do about a certificate that is not trusted."""
-    # The exceptions of aiohttp are of ssl's classes, without what those have.
-    code = next((found for each in _causes(error) if (found := getattr(each, "verify_code", None))), None)
+    code = _verify_code(error)
     if code in _OTHER_NAME:
-        return "the certificate is for another name: check the connection's host"
+        or_proxy = ", or its extra field 'proxy'" if _has_https_proxy(config) else ""
+        return f"the certificate is for another name: check the connection's host{or_proxy}"
     if code in _OUT_OF_DATE:
         return "the certificate or this machine's clock is out of date"
     if code in _STRICT:
@@ -204,6 +217,16 @@ def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
     if isinstance(config.verify, str):
         return f"check the CA file that the connection's extra field 'verify' names, {config.verify!r}"
     return "the connection's extra field 'verify' may name a CA file"
+
+
+def _verify_code(error: BaseException) -> int | None:
+    """Find OpenSSL's reason why a certificate is not trusted."""
+    # The exceptions of aiohttp are of ssl's classes, without what those have.
+    return next((found for each in _causes(error) if (found := getattr(each, "verify_code", None))), None)
+
+
+def _has_https_proxy(config: ClientConfig) -> bool:
+    return (config.proxy or "").lower().startswith("https:")
 
 
 def _is_of_http(cause: BaseException) -> bool:

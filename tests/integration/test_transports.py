@@ -294,15 +294,15 @@ def test_plain_http_to_a_port_with_tls_names_the_setting(fetch: Fetch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "advice"),
+    ("code", "advice", "is_setting"),
     [
-        (92, "Python 3.13 and later refuse a CA without these extensions"),
-        (62, "the certificate is for another name: check the connection's host"),
-        (10, "the certificate or this machine's clock is out of date"),
-        (20, "check the CA file that the connection's extra field 'verify' names, '/ca.pem'"),
+        (92, "Python 3.13 and later refuse a CA without these extensions", True),
+        (62, "the certificate is for another name: check the connection's host", True),
+        (10, "the certificate or this machine's clock is out of date", False),
+        (20, "check the CA file that the connection's extra field 'verify' names, '/ca.pem'", True),
     ],
 )
-def test_certificate_that_is_refused_has_its_own_advice(code: int, advice: str) -> None:
+def test_certificate_that_is_refused_has_its_own_advice(code: int, advice: str, *, is_setting: bool) -> None:
     """Where ``verify`` is set already, the error does not advise to set it, but what helps with this certificate."""
     config = ClientConfig("c", "https://hub.example", "key", verify="/ca.pem")
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed: made up")
@@ -313,6 +313,7 @@ def test_certificate_that_is_refused_has_its_own_advice(code: int, advice: str) 
     assert "certificate verify failed: made up" in str(error)
     assert advice in str(error)
     assert "may name" not in str(error)
+    assert error.is_setting == is_setting  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("what", [Delay(5), Trickle(0.05)], ids=str)
@@ -384,10 +385,25 @@ def tls_hub(tmp_path: Path) -> Iterator[LocalHub]:
 
 def test_certificate_is_checked_by_default(fetch: Fetch, tls_hub: LocalHub) -> None:
     """A hub whose certificate is of an unknown CA gets no request, and the error names the field to set."""
-    with pytest.raises(OxenUnreachableError, match="'verify'"):
+    with pytest.raises(OxenUnreachableError, match="'verify'") as caught:
         fetch(tls_hub.add_evaluation(seconds=0), tls_hub)
 
     assert tls_hub.requests == []
+    assert caught.value.is_setting
+
+
+def test_certificate_for_another_name_is_a_setting(fetch: Fetch, tmp_path: Path) -> None:
+    """A hub whose certificate is for another name gets no request, and the error says what to check."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("other.example").configure_cert(context)
+    with LocalHub(tls=context) as hub:
+        with pytest.raises(OxenUnreachableError, match="for another name: check the connection's host") as caught:
+            fetch("any", hub, extra={"verify": str(tmp_path / "ca.pem")})
+
+        assert hub.requests == []
+    assert caught.value.is_setting
 
 
 def test_certificate_of_a_private_ca_is_accepted_with_its_file(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
@@ -488,13 +504,38 @@ def test_proxy_is_tunnelled_through_to_a_hub_with_tls(fetch: Fetch, tls_hub: Loc
 
 def test_proxy_that_refuses_is_named(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
     """An error because of a proxy that refuses names the proxy's field, without its password."""
-    with tunnel(status=b"407 Proxy Authentication Required") as (proxy, _):
+    with tunnel(status=b"502 Bad Gateway") as (proxy, _):
         extra = {"proxy": proxy, "verify": str(tmp_path / "ca.pem")}
 
         with pytest.raises(OxenUnreachableError, match="extra field 'proxy'") as caught:
             fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra=extra)
 
     assert "word" not in str(caught.value)
+    assert not caught.value.is_setting
+
+
+def test_proxy_that_asks_for_a_login_is_a_setting(fetch: Fetch, tls_hub: LocalHub, tmp_path: Path) -> None:
+    """No later poll finds another login: the error says where to put it, and does not show the one that is there."""
+    with tunnel(status=b"407 Proxy Authentication Required") as (proxy, _):
+        extra = {"proxy": proxy, "verify": str(tmp_path / "ca.pem")}
+
+        with pytest.raises(
+            OxenUnreachableError, match="407: the proxy asks for a login: .* extra field 'proxy'"
+        ) as caught:
+            fetch(tls_hub.add_evaluation(seconds=0), tls_hub, extra=extra)
+
+    assert proxy not in str(caught.value)
+    assert caught.value.is_setting
+
+
+def test_proxy_that_does_not_speak_tls_is_named_first(fetch: Fetch, oxen_hub: LocalHub) -> None:
+    """Where the proxy's address says https and its port does not speak it, the proxy is what to change."""
+    extra = {"proxy": oxen_hub.url.replace("http:", "https:")}
+
+    with pytest.raises(OxenUnreachableError, match="^the proxy's port, or else the hub's, does not") as caught:
+        fetch("any", host="https://no-such-hub.invalid", extra=extra)
+
+    assert caught.value.is_setting
 
 
 def test_proxy_of_the_environment_is_not_used(
