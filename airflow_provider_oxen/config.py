@@ -94,7 +94,8 @@ def parse_config(
     field_error = _FieldError(conn_id)
     settings = {key: value for key, value in _read_extra(field_error, extra).items() if value not in (None, "")}
     warnings = []
-    if unknown := sorted(str(key) for key in settings if key not in _EXTRA_FIELDS):
+    names = (str(key) for key in settings if key not in _EXTRA_FIELDS)
+    if unknown := sorted(name if name.isprintable() else repr(name) for name in names):
         warnings.append(
             f"connection {conn_id!r}: extra fields {', '.join(unknown)} are unknown and not used; "
             f"the known ones are {', '.join(_EXTRA_FIELDS)}"

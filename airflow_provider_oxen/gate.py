@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +42,7 @@ from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, check_durations, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
+from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.start_messages import describe_left_running
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
@@ -292,7 +294,9 @@ class Gate:
         except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
             return outcome.with_unmet_condition(str(error) or "a condition raised AirflowFailException")
         except Exception as error:  # the callable may be any code
-            self._task.log.exception("A condition raised an exception")
+            # Not as Python prints it: its text may be the hub's, whose line breaks would forge lines of the log.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            self._task.log.error("A condition raised %s, in:\n%s", one_line(f"{type(error).__name__}: {error}"), frames)  # noqa: TRY400
             return outcome.with_failed_condition(error)
         return outcome if unmet is None else outcome.with_unmet_condition(unmet)
 

@@ -128,6 +128,23 @@ def test_table_has_a_row_for_each_outcome() -> None:
     assert [reason for reason, reaction in REACTIONS.items() if reaction.exception is None] == [OutcomeReason.COMPLETED]
 
 
+def test_condition_that_raises_what_the_hub_sent_forges_no_line(oxen_hub: LocalHub, logged: Callable[[], str]) -> None:
+    """A condition raises a text of the hub's with line breaks and escape codes: the log has it in one line."""
+
+    def check(evaluation: Any) -> bool:
+        raise ValueError(evaluation.name)
+
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, fields={"name": "x\r\nERROR forged\x1b[31m"})
+
+    result = run_task("first poll", evaluation_id, conditions=check)
+
+    text = logged()
+    assert str(result.raised).isprintable()
+    assert "A condition raised ValueError: x ERROR forged [31m, in:\n" in text
+    assert "raise ValueError(evaluation.name)" in text
+    assert not any(line.startswith("ERROR forged") for line in text.splitlines())
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("way", [*WAYS, IN_TRIGGERER])
 @pytest.mark.parametrize("reason", [reason for reason in OutcomeReason if reason is not OutcomeReason.LOST])

@@ -220,6 +220,14 @@ def test_unknown_extra_fields_are_named() -> None:
     )
 
 
+def test_unknown_extra_field_cannot_forge_a_line_of_the_log() -> None:
+    """A name with line breaks and escape codes is shown in one printable line."""
+    (warning,) = _parse(extra={"x\r\nERROR forged\x1b[31m": 5}).warnings
+
+    assert warning.isprintable()
+    assert r"extra fields 'x\r\nERROR forged\x1b[31m' are unknown" in warning
+
+
 @pytest.mark.parametrize(
     ("host", "warned"),
     [
