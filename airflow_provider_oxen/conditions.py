@@ -164,6 +164,8 @@ def _why_never(condition: Any) -> str | None:
     for factory, call in ((all_rows, "all_rows()"), (min_rows, "min_rows(0.99)"), (max_credits, "max_credits(25)")):
         if condition is factory:
             return f"makes a condition and was not called: write {call}"
+    if isinstance(condition, type):
+        return "is a class: a condition is a function, or an object of a class with __call__"
     if hasattr(condition, "operator_class"):
         return "is a task: a condition is a plain function, without the decorator"
     if inspect.iscoroutinefunction(condition) or inspect.iscoroutinefunction(getattr(condition, "__call__", None)):  # noqa: B004

@@ -293,7 +293,7 @@ class Gate:
             raise
         except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
             return outcome.with_unmet_condition(str(error) or "a condition raised AirflowFailException")
-        except Exception as error:  # the callable may be any code
+        except Exception as error:  # noqa: BLE001  # the callable may be any code
             # Not as Python prints it: its text may be the hub's, whose line breaks would forge lines of the log.
             frames = "".join(traceback.format_tb(error.__traceback__))
             self._task.log.error("A condition raised %s, in:\n%s", one_line(f"{type(error).__name__}: {error}"), frames)  # noqa: TRY400

@@ -6,6 +6,8 @@ Imports are cheap here, because the literal arguments of a DAG file are checked 
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from numbers import Integral
@@ -16,6 +18,7 @@ __all__ = [
     "TriggerArguments",
     "as_text",
     "check_conn_id",
+    "check_deferrable",
     "check_durations",
     "check_path",
     "check_path_parameter",
@@ -32,6 +35,8 @@ _EXAMPLES = {
     "repo_name": "the repository's name alone, such as 'customer-intents'",
     "evaluation_id": "the evaluation's id, such as 'd0c8585d-1234-5678-abcd-ef0123456789'",
 }
+#: What people take for a name, and is the hub.
+_HOSTS = ("hub.oxen.ai", "www.oxen.ai", "oxen.ai")
 #: What editors and shells leave around a text without being seen, besides white space.
 _INVISIBLE = "\N{ZERO WIDTH NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"
 
@@ -103,15 +108,17 @@ def check_path_parameter(name: str, value: object) -> str:
     :param value: what was given for it, rendered.
     :return: its text, see :func:`as_text`.
     :raises OxenConfigError: it is not text, is empty, has a control character, or would change the request's path (a
-        slash, a backslash, ``.`` or ``..``). The text ``None`` is refused as well: it is what Jinja renders where an
-        upstream task returned nothing. The error says what to write instead, as far as that can be known.
+        slash, a backslash, ``.`` or ``..``). The texts ``None`` and ``null`` are refused as well: the first is what
+        Jinja renders where an upstream task returned nothing. So is what no name has: braces,
+        percent-encoding, characters that cannot be seen. The error says what to write instead, as far as that can be
+        known.
     """
     text = as_text(value)
     if not isinstance(text, str):
         raise _error(_describe_other(name, value), name)
-    if text in ("", "None"):
+    if text.lower() in ("", "none", "null"):
         raise _error(_describe_nothing(name, text), name)
-    if advice := _advise(name, text):
+    if advice := _advise(name, text) or _advise_on_characters(text):
         raise _error(f"is {text!r}: {advice}", name)
     return _check_segment(name, text)
 
@@ -144,6 +151,16 @@ def check_durations(**arguments: Any) -> None:
             continue
         if parse_seconds(name, arguments[name]) == 0 and name == "poke_interval":
             raise ValueError("poke_interval must be above 0 seconds")
+
+
+def check_deferrable(value: object) -> None:
+    """
+    Refuse a text: ``"false"`` would count as true.
+
+    :raises ValueError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"deferrable must be True or False, but is {value!r}")  # noqa: TRY004  # as all else
 
 
 def check_path(name: str, value: object) -> list[str]:
@@ -232,11 +249,16 @@ def _advise(name: str, text: str) -> str | None:
     """Say what to write instead of an address, of several names in one, or of a text in quotation marks."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return "remove the quotation marks around it"
+    if text.lower() in _HOSTS:
+        write = _EXAMPLES.get(name, "a name")
+        return f"it is the address of the hub, which belongs into the connection's host; write {write}"
+    if text.startswith("git@"):
+        text = f"https://{text[4:].replace(':', '/', 1)}"
     is_url = "://" in text or text.lower().startswith(("www.", "oxen.ai/", "hub.oxen.ai/"))
-    if "/" not in text:
+    if "/" not in text or text[0] in "[{":
         return None
     path = text.split("://", 1)[-1].partition("?")[0].partition("#")[0].strip("/")
-    parts = path.split("/")[1 if is_url else 0 :]
+    parts = path.removesuffix(".git").split("/")[1 if is_url else 0 :]
     if parts[:2] == ["api", "repos"]:
         parts = parts[2:]
     names = {}
@@ -250,6 +272,25 @@ def _advise(name: str, text: str) -> str | None:
     if is_url:
         return f"it is a URL; write {written or _EXAMPLES.get(name, 'a name')}"
     return f"it may not contain a slash; write {written}" if written else None
+
+
+def _advise_on_characters(text: str) -> str | None:
+    """Say what to write instead of a text with characters that no name has."""
+    if text[0] == "[" and text[-1] == "]":
+        return "it is a list as text: name one task in xcom_pull, as in task_ids='start', which then gives one value"
+    if text[0] == "{" and text[-1] == "}" and ":" in text:
+        return "it is a dict as text: give one of its values, as in ti.xcom_pull(task_ids='start')['evaluation_id']"
+    if text[0] == "$":
+        return (
+            "Airflow fills in no shell variables: write os.environ['…'] or a template, as in '{{ var.value.latest }}'"
+        )
+    if "{" in text or "}" in text:
+        return "a template has two braces, as in '{{ var.value.latest }}', and in an f-string four"
+    if re.search("%[0-9A-Fa-f]{2}", text):
+        return "it is percent-encoded: write it as it reads, such as 'Örebro' and not '%C3%96rebro'"
+    if not text.isascii() and any(unicodedata.category(c) == "Cf" for c in text):
+        return "it holds characters that cannot be seen: type it anew"
+    return None
 
 
 def _error(problem: str, name: str) -> ValueError:

@@ -183,7 +183,8 @@ def _find_wrong_setting(error: BaseException, config: ClientConfig) -> str | Non
     or_proxy = "" if config.proxy is None else ", or its extra field 'proxy'"
     for cause in _causes(error):
         if getattr(cause, "status", None) == 407 or str(cause).startswith(_NO_TUNNEL):
-            return "407: the proxy asks for a login: put it into the connection's extra field 'proxy', as in " + (
+            return (
+                "407: the proxy asks for a login: put it into the connection's extra field 'proxy', as in "
                 "http://user:password@proxy.example:3128"
             )
         if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:

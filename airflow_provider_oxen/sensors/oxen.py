@@ -20,6 +20,7 @@ from airflow_provider_oxen.parameters import (
     TriggerArguments,
     as_text,
     check_conn_id,
+    check_deferrable,
     check_durations,
     check_path_parameter,
     is_known,
@@ -239,6 +240,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     @classmethod
     def _check_known(cls, arguments: Mapping[str, Any]) -> None:
+        check_deferrable(arguments.get("deferrable", True))
         for name in ("namespace", "repo_name", "evaluation_id"):
             if name in arguments and is_known(arguments[name]):
                 check_path_parameter(name, arguments[name])

@@ -544,6 +544,7 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
     ("arguments", "problem"),
     [
         ({"poke_interval": 0}, "poke_interval must be above 0"),
+        ({"deferrable": "false"}, "deferrable must be True or False, but is 'false'"),
         ({"timeout": timedelta.max}, "timeout is .* beyond the calendar"),
         ({"default_args": {"timeout": timedelta.max}}, "timeout is .* beyond the calendar"),
         ({"execution_timeout": timedelta.max}, "execution_timeout is .* beyond the calendar"),

@@ -192,6 +192,7 @@ def _yields(_: Evaluation) -> Any:
         (_is_async, "_is_async is async"),
         (_yields, "_yields is a generator"),
         (_Decorated(), "_Decorated is a task"),
+        (dict, "dict is a class: a condition is a function"),
     ],
 )
 @pytest.mark.parametrize("as_list", [False, True])

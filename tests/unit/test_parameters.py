@@ -34,7 +34,7 @@ class Name(str, Enum):  # noqa: UP042  # its str() is not its text
 
 @pytest.mark.parametrize(
     "value",
-    ["ox", "customer-intents", "d0c8585d-1234-5678-abcd-ef0123456789", "a.b", "...", "per cent %2F", "Örebro", "none"],
+    ["ox", "customer-intents", "d0c8585d-1234-5678-abcd-ef0123456789", "a.b", "...", "100%", "Örebro", "none-2"],
 )
 def test_value_that_names_one_thing_is_returned(value: str) -> None:
     """A usable value comes back unchanged."""
@@ -55,6 +55,19 @@ def test_value_that_names_one_thing_is_returned(value: str) -> None:
         ("'ox'", "remove the quotation marks around it"),
         ("", "nothing was given"),
         ("None", "the task it should come from returned nothing"),
+        ("none", "the task it should come from returned nothing"),
+        ("null", "the task it should come from returned nothing"),
+        ("['d0c8585d-1234']", "it is a list as text: name one task in xcom_pull, as in task_ids='start'"),
+        ("['ox/r']", "it is a list as text"),
+        ("{'id': 'd0c8585d-1234'}", "it is a dict as text: give one of its values"),
+        ("{ var.value.latest }", "a template has two braces, as in '{{ var.value.latest }}', and in an f-string four"),
+        ("${EVAL_ID}", "Airflow fills in no shell variables"),
+        ("$EVAL_ID", "Airflow fills in no shell variables"),
+        ("ox%2Frepo", "it is percent-encoded: write it as it reads"),
+        ("hub.oxen.ai", "it is the address of the hub, which belongs into the connection's host"),
+        ("customer\u200bintents", "it holds characters that cannot be seen"),
+        ("customer\u202eintents", "it holds characters that cannot be seen"),
+        ("customer\u2060intents", "it holds characters that cannot be seen"),
         ("\N{NO-BREAK SPACE}", "nothing was given"),
         (" ", "nothing was given"),
         ("a\u2028b", "a control character"),
@@ -137,6 +150,8 @@ def test_value_is_taken_as_its_text(value: object, text: str) -> None:
         ),
         ("repo_name", "https://www.oxen.ai/ox/r", "it is a URL; write namespace='ox', repo_name='r'"),
         ("repo_name", "www.oxen.ai/ox/r", "it is a URL; write namespace='ox', repo_name='r'"),
+        ("repo_name", "git@hub.oxen.ai:ox/r.git", "it is a URL; write namespace='ox', repo_name='r'"),
+        ("repo_name", "https://hub.oxen.ai/ox/r.git", "it is a URL; write namespace='ox', repo_name='r'"),
         ("namespace", "https://www.oxen.ai", "it is a URL; write the user or organization"),
     ],
 )
