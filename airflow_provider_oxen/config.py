@@ -50,7 +50,7 @@ class ClientConfig:
     :param api_key: the bearer key. Never shown.
     :param timeout_seconds: longest time one request may take from start to end, above 0.
     :param verify: whether the hub's certificate is checked; a text is the path of the CA file to check it against.
-    :param ca_file_version: what changes when the CA file does; None where there is none.
+    :param ca_file_version: what changes when the CA file does, or that of the machine; None where there is none.
     :param proxy: address of an HTTP proxy, or None. Not shown, for it may hold a password.
     :param max_connections: most connections open at one time, 1 or more.
     :param warnings: what is odd but usable, a sentence each.
@@ -241,10 +241,11 @@ def _read_verify(field_error: _FieldError, value: object) -> bool | str:
 
 def _read_file_version(verify: bool | str) -> tuple[int, ...] | None:
     """Describe the CA file as it is now, so that settings with a replaced file differ from those before."""
-    if isinstance(verify, bool):
+    path = ssl.get_default_verify_paths().cafile if verify is True else verify
+    if not isinstance(path, str):
         return None
     try:
-        found = Path(verify).stat()
+        found = Path(path).stat()
     except OSError:  # removed since it was read, a moment ago
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

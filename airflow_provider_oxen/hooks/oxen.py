@@ -130,9 +130,7 @@ class OxenHook(BaseHook):
         """Read the Airflow connection without blocking the event loop. As :meth:`get_config`."""
         with _lookup_errors(self.oxen_conn_id):
             connection = await get_async_connection(self.oxen_conn_id, hook=self)
-        if "verify" not in str(connection.extra):
-            return self._parse_config(connection)
-        # In a thread, because a CA file may have to be read. Thousands of waits may begin at once, and most have none.
+        # In a thread, because it looks at CA files. All waits of a connection share one look-up.
         return await asyncio.to_thread(self._parse_config, connection)
 
     def _parse_config(self, connection: Connection) -> ClientConfig:

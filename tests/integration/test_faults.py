@@ -241,8 +241,9 @@ async def test_setting_the_clock_moves_no_deadline(
     assert 0.9 < time.monotonic() - began < 5
 
 
-async def test_ca_file_that_is_replaced_is_taken_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hub gets a certificate of another CA, and the file that ``verify`` names is replaced in place."""
+@pytest.mark.parametrize("of", ["verify", "the machine"])
+async def test_ca_file_that_is_replaced_is_taken_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, of: str) -> None:
+    """The hub gets a certificate of another CA, and the file that ``verify`` or the machine names is replaced."""
     monkeypatch.setattr(pool_module, "MAX_LOOKUP_AGE_SECONDS", 0.2)
     path = tmp_path / "ca.pem"
 
@@ -253,8 +254,10 @@ async def test_ca_file_that_is_replaced_is_taken_up(monkeypatch: pytest.MonkeyPa
         return context
 
     with LocalHub(tls=renew()) as hub:
-        connection = json.loads(hub.connection_json) | {"extra": {"verify": str(path)}}
-        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(connection))
+        extra = {"verify": str(path)} if of == "verify" else {}
+        if of != "verify":
+            monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", json.dumps(json.loads(hub.connection_json) | {"extra": extra}))
         evaluation_id, port = hub.add_evaluation(seconds=60), hub.port
         task = asyncio.create_task(run_trigger(make_trigger(evaluation_id)))
         while hub.requests_for(evaluation_id) < 2:
