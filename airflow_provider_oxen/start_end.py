@@ -9,8 +9,9 @@ How this works
 2. Airflow does less in a triggerer than on a worker, and some of it fails badly there: a template may make the trigger
    hang, and with a listener the DAG file is not imported. So a task starts and ends there only if that is known to
    work. Otherwise a worker does it as always, and a warning gives the reason.
-3. :func:`plan` decides both while the DAG file is parsed. ``triggerer_templates`` decides about a template.
-4. Later lines of the file may still change the decision about the end: a task is expanded over the result, say. So
+3. :func:`plan` decides both while the DAG file is parsed. ``triggerer_templates`` decides about a template. Later lines
+   of the file and cluster policies may still change the task, so the sensor plans the start anew when its DAG is stored.
+4. What is stored later may change the decision about the end: a task is expanded over the result, say. So
    :func:`may_end_in_triggerer` decides again when the end is near.
 5. The deadline of a wait that no worker started is not in its arguments, because they are made when the DAG file is
    parsed. :func:`find_deadline` computes it in the triggerer.
@@ -28,7 +29,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import storage_compat, triggerer_compat, version_compat
-from airflow_provider_oxen.parameters import TriggerArguments, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments
 from airflow_provider_oxen.triggerer_templates import (
     DagFacts,
     NeedsWorkerError,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-__all__ = ["BACKSTOP", "Plan", "find_deadline", "may_end_in_triggerer", "plan", "update_start"]
+__all__ = ["BACKSTOP", "Plan", "find_deadline", "may_end_in_triggerer", "plan"]
 
 #: Airflow's own timeout of a deferred task is later than the deadline by this. The trigger itself reports the deadline,
 #: with what it last saw, and may be late because of one slow request or because it moved to another triggerer.
@@ -121,17 +122,6 @@ def may_end_in_triggerer(task: version_compat.Task, log: version_compat.TaskLogg
     if reason is not None:
         log.warning("end_from_trigger has no effect here: %s.", reason)
     return reason is None
-
-
-def update_start(planned: StartTriggerArgs, **settings: Any) -> StartTriggerArgs:
-    """
-    Return what the scheduler makes the trigger from, with the settings that the task has now.
-
-    :param settings: arguments of the trigger; durations in seconds or as ``timedelta``.
-    """
-    for name in ("poke_interval", "max_wait", "retry_window", "timeout"):
-        settings[name] = None if settings[name] is None else parse_seconds(name, settings[name])
-    return _start_trigger_args(TriggerArguments(**{**(planned.trigger_kwargs or {}), **settings}))
 
 
 def find_deadline(trigger: BaseTrigger, timeout_seconds: float) -> float:

@@ -35,32 +35,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_oxen.conditions import Condition
     from airflow_provider_oxen.evaluations import EvaluationRef
+    from airflow_provider_oxen.start_end import Plan
 
 __all__ = ["OxenEvaluationSensor"]
 
 
 class _PlannedStart:
     """
-    What the scheduler makes the trigger from; None for the class.
+    What the scheduler makes the trigger from; None for the class, and for a task that a worker begins.
 
-    Its durations are those that the task has when Airflow stores its DAG: a cluster policy may set them after
-    ``__init__``.
+    It is planned anew when Airflow stores the DAG: a cluster policy, or a later line of the file, may change the task
+    after ``__init__``.
     """
 
     def __get__(self, task: OxenEvaluationSensor | None, owner: type) -> StartTriggerArgs | None:
-        planned = None if task is None else task.__dict__.get("_planned_start")
-        if task is None or planned is None:
+        if task is None or task.__dict__.get("_planned_start") is None:
             return None
-        from airflow_provider_oxen.start_end import update_start
-
-        return update_start(
-            planned,
-            poke_interval=task.poke_interval,
-            max_wait=task.max_wait,
-            retry_window=task.retry_window,
-            timeout=task.timeout,
-            do_xcom_push=task.do_xcom_push,
-        )
+        return task._plan_anew(start_from_trigger=True, end_from_trigger=task.end_from_trigger).start_trigger_args
 
     def __set__(self, task: OxenEvaluationSensor, planned: StartTriggerArgs | None) -> None:
         task.__dict__["_planned_start"] = planned
@@ -198,8 +189,11 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll once; then wait, if there is something to wait for, in the way that was chosen."""
         if self.start_from_trigger:
-            mapped = version_compat.is_made_from_mapped(self)
-            why = "a mapped task" if mapped else "a task that `airflow dags test` or `airflow tasks test` runs"
+            why = "a task that `airflow dags test` or `airflow tasks test` runs"
+            if version_compat.is_made_from_mapped(self):
+                why = "a mapped task"
+            elif self.start_trigger_args is None:
+                why = "a task with what a cluster policy, or a later line of its DAG file, has set"
             self.log.warning("start_from_trigger has no effect here: Airflow begins %s on a worker.", why)
         with self.stop_at_execution_timeout():
             return self._gate.execute(context, self._ref)
@@ -249,30 +243,34 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     def _plan(self, *, start_from_trigger: bool, end_from_trigger: bool) -> None:
         """Decide what may happen in the triggerer, and warn of what may not."""
+        plan = self._plan_anew(start_from_trigger=start_from_trigger, end_from_trigger=end_from_trigger)
+        self.start_trigger_args = plan.start_trigger_args
+        self.start_from_trigger = plan.start_trigger_args is not None
+        self.end_from_trigger = plan.ends
+        if plan.warning is not None:
+            self._warn(plan.warning, stacklevel=4)
+
+    def _plan_anew(self, *, start_from_trigger: bool, end_from_trigger: bool) -> Plan:
+        """Decide it from the settings that the task has now. Durations may be numbers or ``timedelta``."""
         from airflow_provider_oxen import start_end
 
-        plan = start_end.plan(
+        return start_end.plan(
             self,
             TriggerArguments(
                 namespace=self.namespace,
                 repo_name=self.repo_name,
                 evaluation_id=self.evaluation_id,
                 oxen_conn_id=self.oxen_conn_id,
-                poke_interval=self.poke_interval,
-                max_wait=None if self.max_wait is None else self.max_wait.total_seconds(),
-                retry_window=self.retry_window,
-                timeout=self.timeout,
+                poke_interval=parse_seconds("poke_interval", self.poke_interval),
+                max_wait=None if self.max_wait is None else parse_seconds("max_wait", self.max_wait),
+                retry_window=None if self.retry_window is None else parse_seconds("retry_window", self.retry_window),
+                timeout=parse_seconds("timeout", self.timeout),
                 do_xcom_push=self.do_xcom_push,
             ),
             deferrable=self.deferrable,
             start_from_trigger=start_from_trigger,
             end_from_trigger=end_from_trigger,
         )
-        self.start_trigger_args = plan.start_trigger_args
-        self.start_from_trigger = plan.start_trigger_args is not None
-        self.end_from_trigger = plan.ends
-        if plan.warning is not None:
-            self._warn(plan.warning, stacklevel=4)
 
     def _warn(self, message: str, stacklevel: int = 3) -> None:
         # Above this function and __init__ is the DAG file. Airflow itself adds the wrappers it puts around __init__, by

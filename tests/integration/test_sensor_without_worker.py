@@ -415,6 +415,39 @@ def test_gate_begins_on_a_worker_where_triggerers_have_queues(dag: DAG, monkeypa
 
 
 @needs_3_3
+def test_what_is_set_after_init_counts_for_the_start() -> None:
+    """A cluster policy, or a later line of the DAG file, sets other ids: Airflow makes the trigger from those."""
+    made = gate("e-1")
+
+    made.oxen_conn_id, made.namespace, made.evaluation_id = "other", "another", "{{ params.id }}"
+
+    arguments = made.start_trigger_args.trigger_kwargs
+    assert (arguments["oxen_conn_id"], arguments["namespace"]) == ("other", "another")
+    assert arguments["evaluation_id"] == gate("{{ params.id }}").start_trigger_args.trigger_kwargs["evaluation_id"]
+
+
+@needs_3_3
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("deferrable", False), ("on_execute_callback", [print]), ("evaluation_id", "{{ ti.start_date }}")],
+)
+def test_task_that_needs_a_worker_after_init_begins_on_one(
+    oxen_hub: LocalHub, logged: Callable[[], str], name: str, value: Any
+) -> None:
+    """Where what is set later needs a worker, Airflow gets nothing to begin from, and the worker's log says why."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    made = gate(evaluation_id)
+
+    setattr(made, name, value)
+
+    assert made.start_trigger_args is None
+    if name == "evaluation_id":  # as it is rendered on the worker, it would do
+        return
+    made.execute({"ti": TaskInstanceWithXComs()})
+    assert "Airflow begins a task with what a cluster policy, or a later line of its DAG file, has set" in logged()
+
+
+@needs_3_3
 @pytest.mark.parametrize("mapped", [False, True])
 def test_worker_that_begins_all_the_same_says_why(
     oxen_hub: LocalHub, logged: Callable[[], str], *, mapped: bool
