@@ -149,16 +149,16 @@ class Gate:
             raise error
         ref, oxen_conn_id = xcoms.find_waited_for(context) or (ref, self._task.oxen_conn_id)
         wait = self._begin(context, ref)
-        if kind == "failure":
-            end = wait.interrupted(Interruption.TRIGGER_FAILURE, now=self._now(), detail=str(error))
-            return self._conclude(context, end)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
         with OxenHook(oxen_conn_id).get_conn() as client:
             wait, step = self._poll(client, wait._replace(deadline=self._now(), exists=True))
         outcome = cast("Outcome", step)  # at the deadline, each poll ends a wait
         if outcome.reason is OutcomeReason.TIMEOUT:
-            end = wait.interrupted(Interruption.TRIGGER_TIMEOUT, now=self._now(), detail=outcome.error)
-            outcome = replace(end, hub=outcome.hub)
+            how, detail = Interruption.TRIGGER_TIMEOUT, outcome.error
+            if kind == "failure":
+                failed = f"; last failure: {detail}" if detail else ""
+                how, detail = Interruption.TRIGGER_FAILURE, f"{error}{failed}"
+            outcome = replace(wait.interrupted(how, now=self._now(), detail=detail), hub=outcome.hub)
         return self._conclude(context, outcome)
 
     def _begin(self, context: Context, ref: EvaluationRef) -> Wait:

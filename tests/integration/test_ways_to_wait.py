@@ -166,22 +166,41 @@ def test_rescheduling_without_a_store_ends_alike_where_nothing_has_to_be_remembe
 # Where Airflow ends the wait
 
 
-def _take_up(evaluation_id: str, ti: FakeTaskInstance, *, prepare: bool = False, **arguments: Any) -> Any:
+def _take_up(
+    evaluation_id: str,
+    ti: FakeTaskInstance,
+    *,
+    prepare: bool = False,
+    error: str = "Trigger timeout",
+    **arguments: Any,
+) -> Any:
     gate = make_gate(evaluation_id, **arguments)
     gate = gate.prepare_for_execution() if prepare else gate
     ti.xcoms |= deferred_ti(evaluation_id).xcoms
-    return gate.resume_execution("__fail__", {"error": trigger_error()}, {"ti": ti})
+    return gate.resume_execution("__fail__", {"error": trigger_error(error)}, {"ti": ti})
 
 
-def test_completion_that_no_triggerer_reported_opens_the_gate(hub: LocalHub) -> None:
-    """Where no triggerer ran, the worker that gets the timeout polls once: a completed evaluation opens the gate."""
+@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
+def test_completion_that_no_triggerer_reported_opens_the_gate(hub: LocalHub, error: str) -> None:
+    """Where no triggerer ran, or the trigger failed, the worker polls once: a completed evaluation opens the gate."""
     ti = FakeTaskInstance()
 
-    returned = _take_up(hub.add_evaluation("waited-for", seconds=0), ti)
+    returned = _take_up(hub.add_evaluation("waited-for", seconds=0), ti, error=error)
 
     assert returned == ti.xcoms["evaluation"]
     assert returned["status"] == "completed"
     assert hub.requests_for("waited-for") == 1
+
+
+def test_failure_of_a_trigger_says_what_was_last_seen(hub: LocalHub) -> None:
+    """Where the evaluation has not ended, the task fails with what Airflow says, may be retried, and has its XCom."""
+    ti = FakeTaskInstance()
+
+    with pytest.raises(OxenWaitLostError, match=r"Airflow ended the trigger \(.*; last seen queued"):
+        _take_up(hub.add_evaluation("waited-for", seconds=60), ti, error="Trigger failure")
+    assert ti.xcoms["evaluation"]["status"] == "queued"
+    with pytest.raises(OxenWaitLostError, match=r"Airflow ended the trigger \(.*; last failure: 503"):
+        _take_up(hub.add_evaluation("down", faults=(Fault(Respond(503)),)), ti, error="Trigger failure")
 
 
 def test_timeout_that_no_triggerer_reported_says_what_was_last_seen(hub: LocalHub) -> None:
