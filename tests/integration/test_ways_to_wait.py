@@ -19,7 +19,7 @@ from airflow_provider_oxen import pool, version_compat
 from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.reactions import OxenHubUnreachableError, OxenNotTheHubError, OxenWaitLostError
-from airflow_provider_oxen.testing import Disconnect, Fault, LocalHub, Respond
+from airflow_provider_oxen.testing import Alter, Disconnect, Fault, LocalHub, Respond
 from tests.support.airflow import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_3_PLUS,
@@ -85,6 +85,14 @@ ROWS: dict[str, tuple[tuple[Fault, ...], str, dict[str, Any]]] = {
     "404 of the hub that passes": ((Fault(Respond(404), first=2, count=2),), "completed", {}),
     "404 of the hub that lasts": ((Fault(Respond(404), first=2),), "completed", {}),
     "refusal": ((Fault(Respond(402), first=2),), "completed", {}),
+    "refusal of the key": ((Fault(Respond(401), first=2),), "completed", {}),
+    "unknown status that passes": ((Fault(Alter(evaluation={"status": "paused"}), first=2, count=2),), "completed", {}),
+    "unknown status until the deadline": (
+        (Fault(Alter(evaluation={"status": "paused"}), first=2),),
+        "completed",
+        {"timeout": 0.5},
+    ),
+    "body that is too large and passes": ((Fault(Respond(200, b" " * 5_000_000), first=2, count=1),), "completed", {}),
     "deadline": ((), "completed", {"timeout": 0.3}),
 }
 
@@ -127,7 +135,7 @@ def _facts(result: Result) -> dict[str, Any]:
 def _run(hub: LocalHub, way: str, row: str) -> Result:
     faults, end, arguments = ROWS[row]
     run = run_dag_test if way == "dag.test()" else partial(run_task, way)
-    stays = "deadline" in row or "lasts" in row or row == "refusal"  # then what was last seen is always the same
+    stays = "deadline" in row or "lasts" in row or "refusal" in row  # then what was last seen is always the same
     evaluation_id = hub.add_evaluation("waited-for", end=end, seconds=60 if stays else 0.5, rows=10, faults=faults)
     return run(evaluation_id, **{"poke_interval": 0.05, "max_wait": 0.06, **arguments})
 
