@@ -26,6 +26,21 @@ def test_key_in_a_text_is_replaced() -> None:
     assert redact(f"Bearer {KEY}, and {KEY} again", KEY) == "Bearer ***, and *** again"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "oxk%2F4f%221c%2B9a%C3%A9",
+        "oxk/4f%221c+9a%c3%a9",
+        "%6fxk%2f4f%221c%2b9a%c3%a9",
+        r"oxk\/4f\"1c+9aé",
+        r"oxk/4f\u00221c\u002B9a\u00e9",
+    ],
+)
+def test_key_is_found_encoded(written: str) -> None:
+    """A key in the address of a redirect, or in JSON that is shown as it is, is found however it is written."""
+    assert redact(f"to /login?next={written}&x=1", 'oxk/4f"1c+9aé') == "to /login?next=***&x=1"
+
+
 def test_key_inside_objects_and_lists_is_replaced() -> None:
     """The key is found at any depth, also as the name of a field."""
     document = {"a": [{"b": f"x{KEY}"}, KEY], KEY: 1, "c": {"d": {"e": KEY}}}
