@@ -10,7 +10,7 @@ How this works
    hang, and with a listener the DAG file is not imported. So a task starts and ends there only if that is known to
    work. Otherwise a worker does it as always, and a warning gives the reason.
 3. :func:`plan` decides both while the DAG file is parsed. ``triggerer_templates`` decides about a template. Later lines
-   of the file and cluster policies may still change the task, so the sensor plans the start anew when its DAG is stored.
+   of the file and cluster policies may change the task, so the sensor plans the start anew when its DAG is stored.
 4. What is stored later may change the decision about the end: a task is expanded over the result, say. So
    :func:`may_end_in_triggerer` decides again when the end is near.
 5. The deadline of a wait that no worker started is not in its arguments, because they are made when the DAG file is

@@ -51,7 +51,8 @@ class _PlannedStart:
     def __get__(self, task: OxenEvaluationSensor | None, owner: type) -> StartTriggerArgs | None:
         if task is None or task.__dict__.get("_planned_start") is None:
             return None
-        return task._plan_anew(start_from_trigger=True, end_from_trigger=task.end_from_trigger).start_trigger_args
+        plan = task._plan_anew(start_from_trigger=True, end_from_trigger=task.end_from_trigger)  # noqa: SLF001
+        return plan.start_trigger_args
 
     def __set__(self, task: OxenEvaluationSensor, planned: StartTriggerArgs | None) -> None:
         task.__dict__["_planned_start"] = planned

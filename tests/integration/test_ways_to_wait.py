@@ -468,6 +468,26 @@ async def test_retry_window_begins_again_where_another_triggerer_takes_over(hub:
     assert time.monotonic() - began > 0.9
 
 
+@pytest.mark.parametrize(
+    ("response", "outcome"), [(Respond(404), "refused"), (Respond(404, b"default backend - 404"), "not_the_hub")]
+)
+async def test_triggerer_that_takes_over_what_began_in_one_knows_nothing(
+    hub: LocalHub, response: Respond, outcome: str
+) -> None:
+    """Nothing says that another triggerer has seen the evaluation: a 404 counts as at the first poll."""
+    evaluation_id = hub.add_evaluation(seconds=60)
+    trigger = make_trigger(evaluation_id, timeout=60)
+    first = asyncio.create_task(run_trigger(trigger))
+    while hub.requests_for(evaluation_id) < 2:
+        await asyncio.sleep(0.01)
+    first.cancel()
+    hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(response),))
+
+    event = await run_trigger(type(trigger)(**trigger.serialize()[1]))
+
+    assert (event["outcome"], hub.requests_for(evaluation_id)) == (outcome, 1)
+
+
 # What a task that reschedules remembers
 
 
