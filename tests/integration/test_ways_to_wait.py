@@ -481,6 +481,7 @@ async def test_triggerer_that_takes_over_what_began_in_one_knows_nothing(
     while hub.requests_for(evaluation_id) < 2:
         await asyncio.sleep(0.01)
     first.cancel()
+    await asyncio.wait([first])  # what they share in one process is gone
     hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(response),))
 
     event = await run_trigger(type(trigger)(**trigger.serialize()[1]))
