@@ -38,8 +38,8 @@ class OxenEvaluationTrigger(BaseTrigger):
     :class:`~airflow_provider_oxen.parameters.TriggerArguments`. They hold the connection's id and never its key.
 
     The event is that of :meth:`airflow_provider_oxen.wait.Outcome.to_event`: ``outcome`` is one of
-    :class:`~airflow_provider_oxen.outcomes.OutcomeReason`. With ``end_from_trigger``, the event of a completed evaluation
-    ends the task instead.
+    :class:`~airflow_provider_oxen.outcomes.OutcomeReason`. With ``end_from_trigger``, the event of a completed
+    evaluation ends the task instead.
 
     :param namespace: user or organization that owns the repository.
     :param repo_name: the repository.
