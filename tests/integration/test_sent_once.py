@@ -199,7 +199,8 @@ def test_kept_connection_is_not_reused() -> None:
 async def test_kept_connection_is_not_reused_async() -> None:
     """A call that is sent once has a connection of its own; other calls keep theirs. With aiohttp."""
     with Server(_respond(200)) as server:
-        async with async_session(config := _config(server.url)) as session:
+        config = await asyncio.to_thread(_config, server.url)
+        async with async_session(config) as session:
             for call in (GET, POST, GET, POST, GET):
                 await send_async(session, config, call)
 
@@ -583,7 +584,8 @@ def test_signal_after_sending_passes_through() -> None:
 async def test_cancelled_call_sends_nothing_later(slow_dns: _LookUp) -> None:
     """After a cancellation while connecting, nothing is sent."""
     with Server(_respond(200)) as server:
-        async with async_session(config := _config(server.url.replace("127.0.0.1", "localhost"))) as session:
+        config = await asyncio.to_thread(_config, server.url.replace("127.0.0.1", "localhost"))
+        async with async_session(config) as session:
             task = asyncio.create_task(send_async(session, config, POST))
             assert await asyncio.to_thread(slow_dns.began.wait, 10)
             task.cancel()
