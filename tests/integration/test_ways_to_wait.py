@@ -72,7 +72,7 @@ ROWS: dict[str, tuple[tuple[Fault, ...], str, dict[str, Any]]] = {
     "429 that passes": ((Fault(Respond(429, headers={"Retry-After": "0.1"}), first=2, count=1),), "completed", {}),
     "pause that passes": ((Fault(Respond(503, headers={"Retry-After": "0.6"}), first=2, count=1),), "completed", {}),
     "503 that lasts": ((Fault(Respond(503), first=2),), "completed", {"retry_window": 0.3}),
-    "503 until the deadline": ((Fault(Respond(503), first=2),), "completed", {"retry_window": 30, "timeout": 0.5}),
+    "503 until the deadline": ((Fault(Respond(503), first=2),), "completed", {"retry_window": 30, "timeout": 2.5}),
     "404 of a gateway that passes": (
         (Fault(Respond(404, b"default backend - 404"), first=2, count=2),),
         "completed",
@@ -90,7 +90,7 @@ ROWS: dict[str, tuple[tuple[Fault, ...], str, dict[str, Any]]] = {
     "unknown status until the deadline": (
         (Fault(Alter(evaluation={"status": "paused"}), first=2),),
         "completed",
-        {"timeout": 0.5},
+        {"timeout": 2.5},
     ),
     "body that is too large and passes": ((Fault(Respond(200, b" " * 5_000_000), first=2, count=1),), "completed", {}),
     "deadline": ((), "completed", {"timeout": 0.3}),
