@@ -24,7 +24,7 @@ os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 war
 def pytest_configure(config: pytest.Config) -> None:
     """Let old versions of aiohttp leave a proxy's tunnel to the garbage collector, which closes it with a warning."""
     if Version(version("aiohttp")) < Version("3.12.15"):
-        for owner in ("function _SelectorTransport", "socket.socket"):
+        for owner in ("function _(Selector|SSLProtocol)Transport", "socket.socket"):
             ignored = f"ignore:Exception ignored in. .{owner}:pytest.PytestUnraisableExceptionWarning"
             config.addinivalue_line("filterwarnings", ignored)
 

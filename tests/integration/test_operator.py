@@ -705,7 +705,9 @@ def test_condition_that_fails_may_be_retried_where_a_retry_starts(
     assert type(raised) is OxenConditionFailedError
 
 
-@pytest.mark.parametrize("policy", [{"on_unknown_start": "start_again"}, {"durable": False}])
+@pytest.mark.parametrize(
+    "policy", [pytest.param({"on_unknown_start": "start_again"}, marks=needs_store), {"durable": False}]
+)
 @pytest.mark.filterwarnings("ignore:.*durable=False")
 def test_setting_that_may_start_two_is_used(
     oxen_hub: LocalHub, ti: StartingTaskInstance, policy: dict[str, Any]
