@@ -75,6 +75,7 @@ def plan(
     deferrable: bool,
     start_from_trigger: bool,
     end_from_trigger: bool,
+    is_anew: bool = False,
 ) -> Plan:
     """
     Decide what may happen in the triggerer, while a DAG file is parsed.
@@ -86,6 +87,8 @@ def plan(
     :param deferrable: whether the task waits in the triggerer at all.
     :param start_from_trigger: whether the user wants the task to start in the triggerer.
     :param end_from_trigger: whether the user wants a completed evaluation to end the task there.
+    :param is_anew: whether the start was planned before. What the trigger will find out about the end by itself is then
+        left to it, because it says so in the task's log.
     :raises ValueError: ``timeout`` is not given.
     """
     never = _why_not_at_all(deferrable=deferrable)
@@ -97,7 +100,8 @@ def plan(
             arguments = _for_triggerer(task, arguments)
         except NeedsWorkerError as error:
             reasons["start_from_trigger"] = str(error)
-    if end_from_trigger and (reason := never or _why_end_on_worker_while_parsing(task)) is not None:
+    reason = never or _why_end_on_worker_while_parsing(task) or (None if is_anew else _why_end_on_worker(task))
+    if end_from_trigger and reason is not None:
         reasons["end_from_trigger"] = reason
     starts = start_from_trigger and "start_from_trigger" not in reasons
     ends = end_from_trigger and "end_from_trigger" not in reasons
@@ -177,7 +181,7 @@ def _why_end_on_worker(task: version_compat.Task) -> str | None:
 
 
 def _why_end_on_worker_while_parsing(task: BaseOperator) -> str | None:
-    """As :func:`_why_end_on_worker`, with what only the process that parses the DAG file knows."""
+    """Give a reason that only the process that parses the DAG file knows."""
     if version_compat.has_listeners():
         # Airflow would refuse to import the DAG file.
         return "a listener is installed (for example, OpenLineage), and only a worker calls listeners when a task ends"
@@ -185,7 +189,7 @@ def _why_end_on_worker_while_parsing(task: BaseOperator) -> str | None:
         return "only a worker writes to the XCom backend of [core] xcom_backend"
     if version_compat.has_hook(task, "post_execute"):
         return "only a worker calls post_execute"
-    return _why_end_on_worker(task)
+    return None
 
 
 def _start_trigger_args(arguments: TriggerArguments) -> StartTriggerArgs:

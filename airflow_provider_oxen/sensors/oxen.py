@@ -51,7 +51,7 @@ class _PlannedStart:
     def __get__(self, task: OxenEvaluationSensor | None, owner: type) -> StartTriggerArgs | None:
         if task is None or task.__dict__.get("_planned_start") is None:
             return None
-        plan = task.plan_anew(start_from_trigger=True, end_from_trigger=task.end_from_trigger)
+        plan = task.plan(start_from_trigger=True, end_from_trigger=task.end_from_trigger, is_anew=True)
         return plan.start_trigger_args
 
     def __set__(self, task: OxenEvaluationSensor, planned: StartTriggerArgs | None) -> None:
@@ -244,14 +244,14 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     def _plan(self, *, start_from_trigger: bool, end_from_trigger: bool) -> None:
         """Decide what may happen in the triggerer, and warn of what may not."""
-        plan = self.plan_anew(start_from_trigger=start_from_trigger, end_from_trigger=end_from_trigger)
+        plan = self.plan(start_from_trigger=start_from_trigger, end_from_trigger=end_from_trigger)
         self.start_trigger_args = plan.start_trigger_args
         self.start_from_trigger = plan.start_trigger_args is not None
         self.end_from_trigger = plan.ends
         if plan.warning is not None:
             self._warn(plan.warning, stacklevel=4)
 
-    def plan_anew(self, *, start_from_trigger: bool, end_from_trigger: bool) -> Plan:
+    def plan(self, *, start_from_trigger: bool, end_from_trigger: bool, is_anew: bool = False) -> Plan:
         """Decide it from the settings that the task has now. Durations may be numbers or ``timedelta``."""
         from airflow_provider_oxen import start_end
 
@@ -271,6 +271,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             deferrable=self.deferrable,
             start_from_trigger=start_from_trigger,
             end_from_trigger=end_from_trigger,
+            is_anew=is_anew,
         )
 
     def _warn(self, message: str, stacklevel: int = 3) -> None:
