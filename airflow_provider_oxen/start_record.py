@@ -87,7 +87,7 @@ class Record:
             return None
         entry = _parse(value)
         if not isinstance(entry, Mapping):
-            return cls(Phase.STARTING, problem=f"it is no JSON object, but {type(value).__name__}")
+            return cls(Phase.STARTING, problem=f"it is not a JSON object, but {type(value).__name__}")
         evaluation_id = (values.text(entry.get("evaluation_id")) or "").strip() or None
         problem = _find_problem(entry, evaluation_id)
         started = problem is None and evaluation_id is not None

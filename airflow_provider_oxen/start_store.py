@@ -6,7 +6,7 @@ task-instance id, and Airflow refuses a write with an older one: an attempt that
 must not start anything either (:class:`SupersededError`).
 
 The id alone does not fence off an attempt that Airflow has not replaced but runs beside another one, nor a person who
-edits the record. So each write reads the record first, and does nothing where somebody else has changed it. The store
+edits the record. So each write reads the record first, and does nothing where someone else has changed it. The store
 has no compare-and-set: a moment is left between the two.
 """
 
@@ -39,7 +39,7 @@ _LEASE_TRIES = 3
 
 
 class SupersededError(Exception):
-    """Airflow has replaced this attempt with a later one, or somebody else has changed its record."""
+    """Airflow has replaced this attempt with a later one, or someone else has changed its record."""
 
     def __init__(self, why: str = "Airflow has replaced this attempt with a later one") -> None:
         super().__init__(why)

@@ -124,7 +124,7 @@ class _Running:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limit.end(self)
-        # Where somebody else has cancelled the task as well, that counts.
+        # Where someone else has cancelled the task as well, that counts.
         if self._is_late and self._task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

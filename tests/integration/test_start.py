@@ -327,7 +327,7 @@ def test_frozen_attempt_that_was_replaced_starts_nothing(
     assert oxen_hub.start_requests == []
 
 
-# A record that somebody else has changed
+# A record that someone else has changed
 
 CHANGED = "the record of the start was changed since this attempt read it"
 

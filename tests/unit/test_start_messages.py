@@ -165,8 +165,8 @@ def test_clear_alone_is_not_advised_where_it_is_of_no_use(value: object) -> None
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("what", "it is no JSON object, but str"),
-        (["e1"], "it is no JSON object, but list"),
+        ("what", "it is not a JSON object, but str"),
+        (["e1"], "it is not a JSON object, but list"),
         ({"version": 2, "phase": "started", "evaluation_id": "e1"}, "its version is 2, and not 1"),
         ({"phase": "Started", "evaluation_id": "e1"}, "its phase is 'Started', and neither 'started' nor 'starting'"),
         ({"phase": "started"}, "its phase is 'started', but its evaluation_id is None"),
