@@ -216,7 +216,7 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
         yield AsyncSession(connections, limit)
     finally:
         limit.close()
-        # Before 3.12.15, aiohttp closes a connection through a proxy's tunnel, but then never stops waiting for its end.
+        # Before 3.12.15, aiohttp closes a connection through a proxy's tunnel, but never stops waiting for its end.
         with suppress(TimeoutError):
             await asyncio.wait_for(connections.close(), _CLOSING_SECONDS)
 
