@@ -29,6 +29,8 @@ __all__ = [
 #: The key of the record in Airflow's task state store. Messages name it, because a person may edit it.
 RECORD_KEY = "oxen_evaluation"
 
+_NONE_STARTED = "No other evaluation is started, because each one costs money"
+
 
 def describe_started(ref: EvaluationRef, name: str, hub: str | None) -> str:
     """Say that an evaluation was started."""
@@ -78,7 +80,7 @@ def describe_unknown_start(
     again = (
         "A retry starts another one, because on_unknown_start='start_again' allows it"
         if starts_again
-        else "No other evaluation is started, because each one costs money"
+        else _NONE_STARTED
     )
     return (
         f"Not known whether an evaluation was started: {happened}. {again}. "
@@ -114,16 +116,15 @@ def describe_refusal(
         case RefuseReason.NO_STORE:
             return (
                 "Not known whether an evaluation was started: an earlier attempt came before, and Airflow "
-                f"{airflow} keeps nothing from one attempt of this task to the next. No other evaluation is started, "
-                f"because each one costs money. Look for it in {namespace}/{repo_name} on the hub"
+                f"{airflow} keeps nothing from one attempt of this task to the next. {_NONE_STARTED}. "
+                f"Look for it in {namespace}/{repo_name} on the hub"
                 f"{_see(repository_url(namespace, repo_name, hub))}. "
                 f"{_what_to_do_next(has_store=False, record=None)}"
             )
         case RefuseReason.NOT_FOUND:
             return (
                 f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
-                f"{'/'.join(found_in)}, and the hub does not know it any more. No other "
-                "evaluation is started, because each one costs money. To start one, "
+                f"{'/'.join(found_in)}, and the hub does not know it any more. {_NONE_STARTED}. To start one, "
                 f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
             )
         case RefuseReason.OTHER_HUB:
@@ -149,8 +150,8 @@ def describe_killed(ref: EvaluationRef, hub: str | None, *, started_here: bool, 
     again = cleared if is_recorded else ""
     costs = " and costing money" if started_here else ""
     return (
-        f"The evaluation is still running{costs}, although this task was stopped: {ref}. Airflow cannot cancel it. "
-        f"Stop it on the hub{_see(evaluation_url(ref, hub))}.{again}"
+        f"The evaluation is still running{costs}, although this task was stopped: {ref}. "
+        f"{_stop_by_hand(ref, hub)}{again}"
     )
 
 
@@ -164,9 +165,13 @@ def describe_left_running(ref: EvaluationRef, hub: str | None, *, is_certain: bo
     runs = "is still running and costing money" if is_certain else "may still be running and costing money"
     again = " A retry of this task waits for it. So does a clear, unless the task's arguments change."
     return (
-        f"The evaluation {runs}, although this task no longer waits for it: {ref}. Airflow cannot cancel it. Stop it "
-        f"on the hub{_see(evaluation_url(ref, hub))}.{again if is_recorded else ''}"
+        f"The evaluation {runs}, although this task no longer waits for it: {ref}. "
+        f"{_stop_by_hand(ref, hub)}{again if is_recorded else ''}"
     )
+
+
+def _stop_by_hand(ref: EvaluationRef, hub: str | None) -> str:
+    return f"Airflow cannot cancel it. Stop it on the hub{_see(evaluation_url(ref, hub))}."
 
 
 def describe_killed_while_starting(namespace: str, repo_name: str, name: str, hub: str | None) -> str:
