@@ -40,7 +40,7 @@ from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments, check_durations, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments, check_durations, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.start_messages import describe_left_running
@@ -178,13 +178,13 @@ class Gate:
         if task.execution_limit is not None and not task.waits_by_rescheduling:
             limit = min(limit, task.execution_limit.total_seconds())
         poke_interval = parse_seconds("poke_interval", task.poke_interval)
-        max_wait = 0.0 if task.max_wait is None else parse_seconds("max_wait", task.max_wait)
+        max_wait = parse_optional_seconds("max_wait", task.max_wait) or 0.0
         return Wait(
             ref=ref,
             poke_interval=poke_interval,
             max_wait=max(max_wait, poke_interval),
             deadline=(self._now() if began is None else began.timestamp()) + limit,
-            retry_window=None if task.retry_window is None else parse_seconds("retry_window", task.retry_window),
+            retry_window=parse_optional_seconds("retry_window", task.retry_window),
             missing_connection_is_outage=began is not None,  # an earlier process of the task has found it
             exists=task.started_here,
             assumes_pace=task.waits_by_rescheduling,

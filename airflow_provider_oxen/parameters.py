@@ -24,6 +24,7 @@ __all__ = [
     "check_path_parameter",
     "is_known",
     "is_template",
+    "parse_optional_seconds",
     "parse_seconds",
 ]
 
@@ -201,6 +202,11 @@ def parse_seconds(name: str, duration: timedelta | float) -> float:
     if seconds > _LONGEST_SECONDS:
         raise ValueError(f"{name} is {duration!r}, which would end beyond the calendar: at most 100 years are possible")
     return seconds
+
+
+def parse_optional_seconds(name: str, duration: timedelta | float | None) -> float | None:
+    """Parse a duration that may be None."""
+    return None if duration is None else parse_seconds(name, duration)
 
 
 def _check_segment(name: str, text: str) -> str:

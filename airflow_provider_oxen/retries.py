@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_oxen.messages import describe_duration
-from airflow_provider_oxen.parameters import parse_seconds
+from airflow_provider_oxen.parameters import parse_optional_seconds
 from airflow_provider_oxen.polling import backoff_seconds
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Retries:
     """
 
     def __init__(self, window: timedelta | float | None, log: TaskLogger) -> None:
-        seconds = None if window is None else parse_seconds("retry_window", window)
+        seconds = parse_optional_seconds("retry_window", window)
         self._give_up_at_monotonic = None if seconds is None else time.monotonic() + seconds
         self._log = log
         self._tries = 0

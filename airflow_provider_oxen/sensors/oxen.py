@@ -24,6 +24,7 @@ from airflow_provider_oxen.parameters import (
     check_durations,
     check_path_parameter,
     is_known,
+    parse_optional_seconds,
     parse_seconds,
 )
 
@@ -263,8 +264,8 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
                 evaluation_id=self.evaluation_id,
                 oxen_conn_id=self.oxen_conn_id,
                 poke_interval=parse_seconds("poke_interval", self.poke_interval),
-                max_wait=None if self.max_wait is None else parse_seconds("max_wait", self.max_wait),
-                retry_window=None if self.retry_window is None else parse_seconds("retry_window", self.retry_window),
+                max_wait=parse_optional_seconds("max_wait", self.max_wait),
+                retry_window=parse_optional_seconds("retry_window", self.retry_window),
                 timeout=parse_seconds("timeout", self.timeout),
                 do_xcom_push=self.do_xcom_push,
             ),

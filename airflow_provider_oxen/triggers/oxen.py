@@ -16,7 +16,7 @@ from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 
@@ -87,12 +87,12 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.poke_interval = parse_seconds("poke_interval", poke_interval)
         if self.poke_interval == 0:
             raise ValueError("poke_interval must be above 0 seconds")
-        self.max_wait = None if max_wait is None else parse_seconds("max_wait", max_wait)
+        self.max_wait = parse_optional_seconds("max_wait", max_wait)
         if deadline is None and timeout is None:
             deadline = time.time() + _DEFAULT_TIMEOUT_SECONDS
         self.deadline = deadline
-        self.retry_window = None if retry_window is None else parse_seconds("retry_window", retry_window)
-        self.timeout = None if timeout is None else parse_seconds("timeout", timeout)
+        self.retry_window = parse_optional_seconds("retry_window", retry_window)
+        self.timeout = parse_optional_seconds("timeout", timeout)
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.started_here = started_here
