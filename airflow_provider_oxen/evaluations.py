@@ -9,7 +9,7 @@ which hold more and other things than that page. No field is marked as required 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
@@ -64,6 +64,12 @@ class EvaluationRef:
 
     def __str__(self) -> str:
         return f"evaluation {self.evaluation_id} of {self.namespace}/{self.repo_name}"
+
+    @classmethod
+    def find_in(cls, document: Mapping[str, Any]) -> EvaluationRef | None:
+        """Read it from an object, where the caller has put ``asdict`` of one; None where it names no evaluation."""
+        names = [document.get(item.name) for item in fields(cls)]
+        return cls(*map(str, names)) if all(isinstance(name, str) and name for name in names) else None
 
     def is_id_of(self, evaluation: Evaluation) -> bool:
         """Check that an evaluation has this id. UUIDs are the same in upper and lower case."""

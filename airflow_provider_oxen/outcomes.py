@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -96,9 +96,7 @@ class Outcome:
         """
         return {
             "outcome": str(self.reason),
-            "namespace": self.ref.namespace,
-            "repo_name": self.ref.repo_name,
-            "evaluation_id": self.ref.evaluation_id,
+            **asdict(self.ref),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "error": values.text(self.error),
             "hub": self.hub,
@@ -118,10 +116,9 @@ class Outcome:
             return cls(
                 OutcomeReason.LOST, otherwise, error=f"the trigger's event is not an object, but {type(event).__name__}"
             )
-        names = [event.get(name) for name in ("namespace", "repo_name", "evaluation_id")]
-        if not all(isinstance(name, str) and name for name in names):
+        ref = EvaluationRef.find_in(event)
+        if ref is None:
             return cls(OutcomeReason.LOST, otherwise, error="the trigger's event does not name an evaluation")
-        ref = EvaluationRef(*map(str, names))
         try:
             reason = OutcomeReason(str(event.get("outcome")))
         except ValueError:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from airflow_provider_oxen import values
@@ -247,9 +247,7 @@ class Wait(NamedTuple):
     def to_memory(self) -> dict[str, Any]:
         """Write what a later process of the same wait has to know, as plain JSON."""
         return {
-            "namespace": self.ref.namespace,
-            "repo_name": self.ref.repo_name,
-            "evaluation_id": self.ref.evaluation_id,
+            **asdict(self.ref),
             "deadline": self.deadline,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "history": None if self.history is None else list(self.history),
@@ -280,12 +278,12 @@ class Wait(NamedTuple):
         :raises ValueError: it is not that.
         """
         try:
-            names = [memory[name] for name in ("namespace", "repo_name", "evaluation_id")]
-            if not all(isinstance(name, str) and name for name in names):
+            ref = EvaluationRef.find_in(memory)
+            if ref is None:
                 raise ValueError("it names no evaluation")
             document, history = memory["evaluation"], memory["history"]
             return self._replace(
-                ref=EvaluationRef(*names),
+                ref=ref,
                 deadline=min(self.deadline, float(memory["deadline"])),
                 evaluation=None if document is None else Evaluation.from_dict(document),
                 history=None if history is None else _parse_history(history),

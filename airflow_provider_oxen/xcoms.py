@@ -8,6 +8,7 @@ a task deletes the results of earlier attempts. Whether a task may end in the tr
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import storage_compat, triggerer_compat
@@ -73,21 +74,12 @@ def find_waited_for(context: Context) -> tuple[EvaluationRef, str] | None:
     found = ti.xcom_pull(task_ids=ti.task_id, key=WAITS_FOR_KEY, map_indexes=ti.map_index)
     if not isinstance(found, dict) or found.get("try_number") != ti.try_number:
         return None
-    names = [found.get(name) for name in ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")]
-    if not all(isinstance(name, str) and name for name in names):
-        return None
-    *ref, oxen_conn_id = map(str, names)
-    return EvaluationRef(*ref), oxen_conn_id
+    ref, oxen_conn_id = EvaluationRef.find_in(found), found.get("oxen_conn_id")
+    return (ref, oxen_conn_id) if ref is not None and isinstance(oxen_conn_id, str) and oxen_conn_id else None
 
 
 def _describe_wait(ref: EvaluationRef, oxen_conn_id: str, try_number: int) -> dict[str, Any]:
-    return {
-        "namespace": ref.namespace,
-        "repo_name": ref.repo_name,
-        "evaluation_id": ref.evaluation_id,
-        "oxen_conn_id": oxen_conn_id,
-        "try_number": try_number,
-    }
+    return {**asdict(ref), "oxen_conn_id": oxen_conn_id, "try_number": try_number}
 
 
 def store_links(
