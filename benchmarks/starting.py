@@ -28,8 +28,7 @@ from typing import Any, Protocol
 
 import requests  # noqa: TID253  # no part of a DAG file
 
-from airflow_provider_oxen.testing import LocalHub
-from airflow_provider_oxen.testing.faults import AfterStart, Disconnect, Fault
+from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault, LocalHub
 from airflow_provider_oxen.testing.scenario import Scenario
 from benchmarks.job_servers import JobServers
 from benchmarks.section import Report, Target, command_line

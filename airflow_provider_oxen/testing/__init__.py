@@ -23,17 +23,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_oxen.testing.exchange import Effect, Exchange, HubRequest, HubResponse
-    from airflow_provider_oxen.testing.faults import (
+    from airflow_provider_oxen.testing.effects import (
         AfterStart,
         Alter,
         Chain,
         Delay,
         Disconnect,
-        Fault,
+        Endless,
+        Meanwhile,
         Respond,
         Trickle,
+        WrongLength,
     )
+    from airflow_provider_oxen.testing.exchange import Effect, Exchange, HubRequest, HubResponse
+    from airflow_provider_oxen.testing.faults import Fault
     from airflow_provider_oxen.testing.hub import LocalHub
     from airflow_provider_oxen.testing.scenario import Scenario
     from airflow_provider_oxen.testing.starting import StartedEvaluation
@@ -45,22 +48,25 @@ __all__ = [
     "Delay",
     "Disconnect",
     "Effect",
+    "Endless",
     "Exchange",
     "Fault",
     "HubRequest",
     "HubResponse",
     "LocalHub",
+    "Meanwhile",
     "Respond",
     "Scenario",
     "StartedEvaluation",
     "Trickle",
+    "WrongLength",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import on first use: pytest loads this package in every run, also in those that need no hub."""
     if name in __all__:
-        for module in ("hub", "scenario", "starting", "faults", "exchange"):
+        for module in ("hub", "scenario", "starting", "faults", "effects", "exchange"):
             found = import_module(f"{__name__}.{module}")
             if name in found.__all__:
                 return getattr(found, name)

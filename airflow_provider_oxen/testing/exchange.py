@@ -7,17 +7,22 @@ of the fault.
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
 
 __all__ = ["Effect", "Exchange", "HubRequest", "HubResponse"]
+
+#: How much of a body is sent at once, in bytes.
+_PIECE = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,30 @@ class HubResponse:
     :param status_code: HTTP status code.
     :param body: the body, complete.
     :param headers: besides ``x-oxen-request-id``, which every response gets.
+    :param file: a file on this machine's disk that has the body, and is read while it is sent. ``body`` is then empty.
     """
 
     status_code: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+    @property
+    def length(self) -> int:
+        """Length of the body, in bytes."""
+        return len(self.body) if self.file is None else self.file.stat().st_size
+
+    def pieces(self, *, stop: int | None = None) -> Iterator[bytes]:
+        """
+        Go through the body, a piece after the other.
+
+        :param stop: how many bytes to go through; None: all.
+        """
+        left = self.length if stop is None else stop
+        with io.BytesIO(self.body) if self.file is None else self.file.open("rb") as source:
+            while left > 0 and (piece := source.read(min(left, _PIECE))):
+                left -= len(piece)
+                yield piece
 
     @classmethod
     def from_json(cls, document: Any, status_code: int = 200) -> HubResponse:
@@ -125,20 +149,30 @@ class Exchange:
         if self._effects:
             return await self._effects.popleft().act(self)
         ready = self.response()
-        return web.Response(status=ready.status_code, body=ready.body, headers=self._record_response(ready))
+        if ready.file is None:
+            return web.Response(status=ready.status_code, body=ready.body, headers=self._record_response(ready))
+        stream = await self.send_head(ready)
+        for piece in ready.pieces():
+            await stream.write(piece)
+        return stream
 
     def then(self, effect: Effect) -> None:
         """Let this effect act at the next :meth:`proceed`, before all others."""
         self._effects.appendleft(effect)
 
-    async def send_head(self, response: HubResponse) -> web.StreamResponse:
+    async def send_head(self, response: HubResponse, *, too_long_by: int | None = 0) -> web.StreamResponse:
         """
         Send the status line and the headers, with the length of the whole body.
 
-        :return: the response to ``write`` the body to, and then to return from ``act``.
+        :param too_long_by: how many bytes to add to that length; a negative number: to take from it; None: send no
+            length, and the body in chunks.
+        :return: the response to ``write`` the body to, and then to return from ``act``. Where the request is a HEAD,
+            what is written is not sent.
         """
-        stream = web.StreamResponse(status=response.status_code, headers=self._record_response(response))
-        stream.content_length = len(response.body)
+        kind = _WithoutBody if self.request.method == "HEAD" else web.StreamResponse
+        stream = kind(status=response.status_code, headers=self._record_response(response))
+        if too_long_by is not None:
+            stream.content_length = max(response.length + too_long_by, 0)
         await stream.prepare(self._incoming)
         return stream
 
@@ -169,3 +203,10 @@ class Exchange:
     def _record_response(self, response: HubResponse) -> dict[str, str]:
         request_id = self._record(replace(self.request, status_code=response.status_code))
         return {"x-oxen-request-id": request_id, **response.headers}
+
+
+class _WithoutBody(web.StreamResponse):
+    """The response to a HEAD."""
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send nothing."""

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import web
 
-from airflow_provider_oxen.testing.envelope import build_error, build_evaluation, build_invalid_params
-from airflow_provider_oxen.testing.exchange import Effect, Exchange, HubRequest, HubResponse
-from airflow_provider_oxen.testing.faults import Fault, check_faults, find_fault
+from airflow_provider_oxen.testing.addresses import is_missing
+from airflow_provider_oxen.testing.endpoints import Endpoint, FindEffects, Handler, build_handler, with_key
+from airflow_provider_oxen.testing.envelope import (
+    build_error,
+    build_evaluation,
+    build_file,
+    build_meta,
+)
+from airflow_provider_oxen.testing.evaluation import HubEvaluation
+from airflow_provider_oxen.testing.exchange import Effect, HubRequest, HubResponse
+from airflow_provider_oxen.testing.faults import Fault, FaultList
+from airflow_provider_oxen.testing.files import FileStore
 from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
 from airflow_provider_oxen.testing.server import Server
 from airflow_provider_oxen.testing.starting import (
     OnStart,
     StartedEvaluation,
+    check_request,
     choose_scenario,
-    find_mistakes,
-    is_missing,
-    parse_body,
-    show_request,
-    split_address,
 )
+from airflow_provider_oxen.testing.tables import Content, Row, find_columns, write_rows
 
 if TYPE_CHECKING:
     import ssl
@@ -37,36 +42,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["LocalHub"]
-
-#: Makes the response to a request. The second argument holds what the names in the endpoint's path stand for.
-_Endpoint: TypeAlias = Callable[[HubRequest, Mapping[str, str]], HubResponse]
-#: Finds what acts on a request to an endpoint. Called once for each request, as soon as all of it has arrived.
-_FindEffects: TypeAlias = Callable[[HubRequest, Mapping[str, str]], Sequence[Effect]]
-_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass
-class _Evaluation:
-    """
-    An evaluation that the hub knows.
-
-    :param began_at: when its time began, aware; None before the first request for it.
-    :param started: how it was started; None if it was added.
-    """
-
-    scenario: Scenario
-    began_at: datetime | None = None
-    started: StartedEvaluation | None = None
-
-    def document(self, evaluation_id: str, now: datetime) -> dict[str, Any]:
-        """Build the evaluation as the hub shows it now. Its time begins with the first call."""
-        self.began_at = self.began_at or now
-        document = self.scenario.document(evaluation_id, self.began_at, now)
-        return show_request(document, self.started, self.scenario) if self.started else document
-
-    def is_in(self, namespace: str, repo_name: str) -> bool:
-        """Check that it is in a repository. One that was added is in all of them."""
-        return self.started is None or (self.started.namespace, self.started.repo_name) == (namespace, repo_name)
 
 
 class LocalHub:
@@ -117,10 +92,12 @@ class LocalHub:
         self.branches: set[str] = set()
         self.start_requests: list[HubRequest] = []
         self.started: list[StartedEvaluation] = []
-        self._start_faults: tuple[Fault, ...] = ()
-        self._requests_before_start_faults = 0
+        self._start_faults = FaultList("start_faults")
+        self._file_faults = FaultList("file_faults")
+        self._meta_faults = FaultList("meta_faults")
+        self._files = FileStore()
         self._server = Server(self._routes(), port=port, tls=tls)
-        self._evaluations: dict[str, _Evaluation] = {}
+        self._evaluations: dict[str, HubEvaluation] = {}
         self._request_counts: Counter[str] = Counter()
 
     def _routes(self) -> list[web.RouteDef]:
@@ -128,14 +105,22 @@ class LocalHub:
         return [
             web.get(
                 "/api/repos/{namespace}/{repo_name}/evaluations/{evaluation_id}",
-                self._handler(self._with_key(self._evaluation), self._effects_on_evaluation),
+                self._handler(self._evaluation, self._effects_on_evaluation),
             ),
             web.post(
                 "/api/repos/{namespace}/{repo_name}/evaluations/{target:.*}",
-                self._handler(self._with_key(self._start), self._effects_on_start),
+                self._handler(self._start, self._effects_on_start),
             ),
-            web.get("/api/authorize", self._handler(self._with_key(self._user))),
-            web.route("*", "/{rest:.*}", self._handler(self._not_found)),
+            web.get(  # and HEAD
+                "/api/repos/{namespace}/{repo_name}/file/{target:.*}",
+                self._handler(self._file, lambda *_: self._file_faults.next_effects()),
+            ),
+            web.get(
+                "/api/repos/{namespace}/{repo_name}/meta/{target:.*}",
+                self._handler(self._meta, lambda *_: self._meta_faults.next_effects()),
+            ),
+            web.get("/api/authorize", self._handler(self._user)),
+            web.route("*", "/{rest:.*}", build_handler(self._not_found, lambda *_: (), self._record)),
         ]
 
     @property
@@ -175,13 +160,29 @@ class LocalHub:
 
         Requests are counted from 1, from when this is set; so set it to another list instead of changing it.
         """
-        return self._start_faults
+        return self._start_faults.faults
 
     @start_faults.setter
     def start_faults(self, faults: Sequence[Fault]) -> None:
-        check_faults("start_faults", faults)
-        self._start_faults = tuple(faults)
-        self._requests_before_start_faults = len(self.start_requests)
+        self._start_faults.set(faults)
+
+    @property
+    def file_faults(self) -> Sequence[Fault]:
+        """What goes wrong with requests for files, GET and HEAD. Counted as for :attr:`start_faults`."""
+        return self._file_faults.faults
+
+    @file_faults.setter
+    def file_faults(self, faults: Sequence[Fault]) -> None:
+        self._file_faults.set(faults)
+
+    @property
+    def meta_faults(self) -> Sequence[Fault]:
+        """What goes wrong with requests for files' metadata. Counted as for :attr:`start_faults`."""
+        return self._meta_faults.faults
+
+    @meta_faults.setter
+    def meta_faults(self, faults: Sequence[Fault]) -> None:
+        self._meta_faults.set(faults)
 
     def add_evaluation(self, evaluation_id: str | None = None, **scenario: Any) -> str:
         """
@@ -192,13 +193,37 @@ class LocalHub:
         :return: its id.
         """
         evaluation_id = evaluation_id or str(uuid.uuid4())
-        self._evaluations[evaluation_id] = _Evaluation(Scenario(**scenario))
+        self._evaluations[evaluation_id] = HubEvaluation(Scenario(**scenario))
         self._request_counts.pop(evaluation_id, None)
         return evaluation_id
 
     def remove_evaluation(self, evaluation_id: str) -> None:
         """Remove an evaluation: from now on the response is 404."""
         self._evaluations.pop(evaluation_id, None)
+
+    def add_file(
+        self, namespace: str, repo_name: str, path: str, content: Content | Sequence[Row], *, branch: str = "main"
+    ) -> str:
+        """
+        Add a file, or a new version of one, in a commit of its own.
+
+        :param namespace: the namespace.
+        :param repo_name: the repository.
+        :param path: the file's path.
+        :param content: its bytes; or a :class:`~pathlib.Path` of a file on this machine, which is read whenever it is
+            asked for, and must stay as it is; or rows as dicts, which are written in the format of the path's suffix:
+            parquet, csv, tsv, jsonl, ndjson or json.
+        :param branch: the branch, which is made if there is none of this name.
+        :return: id of the commit.
+        :raises ValueError: there is no such file on this machine, or rows cannot be written in that format.
+        :raises ModuleNotFoundError: Parquet is to be written, and DuckDB is not installed: it is in the extra
+            ``results``.
+        """
+        if isinstance(content, Path) and not content.is_file():
+            raise ValueError(f"there is no file {content}")
+        if not isinstance(content, bytes | Path):
+            content = write_rows(path, find_columns(content), content)
+        return self._files.add((namespace, repo_name), branch, path, content, _utc_now())
 
     def requests_for(self, evaluation_id: str) -> int:
         """Count the requests for an evaluation, those without a response yet included."""
@@ -227,23 +252,24 @@ class LocalHub:
             return self._not_found(request, names)
         return build_evaluation(found.document(evaluation_id, _utc_now()))
 
-    def _start(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
-        body, address = parse_body(request), split_address(request.path, self.branches)
-        if body is None:
-            return build_invalid_params({"body": "must be a JSON object, with the Content-Type application/json"})
-        if mistakes := find_mistakes(body):
-            return build_invalid_params(mistakes)
-        if address is None or is_missing(self.missing, *address):
-            return self._not_found(request, names)
-        if self.out_of_credits:
-            return build_error(402, "insufficient_credits", "Out of credits")
-        started = StartedEvaluation(str(uuid.uuid4()), *address, body=body, at=time.monotonic())
+    def _start(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
+        started = check_request(request, self.branches, self.missing, out_of_credits=self.out_of_credits)
+        if isinstance(started, HubResponse):
+            return started
         scenario = choose_scenario(self.on_start, started)
         now = _utc_now()
-        self._evaluations[started.id] = _Evaluation(scenario, now, started)
+        self._evaluations[started.id] = HubEvaluation(scenario, now, started)
         self.started.append(started)
         # At its start it is queued, also if it takes no time at all.
-        return build_evaluation(_Evaluation(replace(scenario, seconds=1), now, started).document(started.id, now))
+        return build_evaluation(HubEvaluation(replace(scenario, seconds=1), now, started).document(started.id, now))
+
+    def _file(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
+        found = self._files.find(request.path, self.missing)
+        return build_file(found[0]) if found else self._not_found(request, names)
+
+    def _meta(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
+        found = self._files.find(request.path, self.missing)
+        return build_meta(*found) if found else self._not_found(request, names)
 
     def _effects_on_evaluation(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
         """Count a request for an evaluation, and find what its scenario says goes wrong with this one."""
@@ -256,8 +282,7 @@ class LocalHub:
     def _effects_on_start(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
         """List a request to start an evaluation, and find what goes wrong with this one."""
         self.start_requests.append(request)
-        fault = find_fault(self._start_faults, len(self.start_requests) - self._requests_before_start_faults)
-        return [fault.what] if fault else []
+        return self._start_faults.next_effects()
 
     def _user(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         return HubResponse.from_json({"status": "success", "user": {"name": "Ox", "email": "ox@example.com"}})
@@ -265,42 +290,18 @@ class LocalHub:
     def _not_found(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         return build_error(404, "resource_not_found", "Not found")
 
-    def _with_key(self, endpoint: _Endpoint) -> _Endpoint:
-        """Let an endpoint respond only to requests with the hub's API key."""
-
-        def checked(request: HubRequest, names: Mapping[str, str]) -> HubResponse:
-            if request.headers.get("authorization") != f"Bearer {self.api_key}":
-                return build_error(401, "unauthorized", "API key invalid")
-            return endpoint(request, names)
-
-        return checked
-
-    def _handler(self, endpoint: _Endpoint, find_effects: _FindEffects = lambda *_: ()) -> _Handler:
-        """Serve an endpoint, with what may go wrong with requests to it."""
-
-        async def handle(incoming: web.Request) -> web.StreamResponse:
-            at, names = asyncio.get_running_loop().time(), incoming.match_info
-            headers = {name.lower(): value for name, value in incoming.headers.items()}
-            request = HubRequest(at, incoming.method, incoming.raw_path, headers, await incoming.read())
-            exchange = Exchange(
-                request,
-                incoming=incoming,
-                make_response=lambda: endpoint(request, names),
-                record=self._record,
-                effects=find_effects(request, names),
-            )
-            return await exchange.proceed()
-
-        return handle
+    def _handler(self, endpoint: Endpoint, find_effects: FindEffects = lambda *_: ()) -> Handler:
+        """Serve an endpoint to requests with the hub's API key, with what may go wrong with them."""
+        return build_handler(with_key(endpoint, lambda: self.api_key), find_effects, self._record)
 
     def _record(self, request: HubRequest) -> str:
         """Add a request to the list, and return the id of its response."""
         self.requests.append(request)
         return f"local-{len(self.requests)}"
 
-    def _find(self, evaluation_id: str) -> _Evaluation | None:
+    def _find(self, evaluation_id: str) -> HubEvaluation | None:
         if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
-            self._evaluations[evaluation_id] = _Evaluation(scenario)
+            self._evaluations[evaluation_id] = HubEvaluation(scenario)
         return self._evaluations.get(evaluation_id)
 
 

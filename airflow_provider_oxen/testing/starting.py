@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import re
+import time
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
-from urllib.parse import unquote
 
-from airflow_provider_oxen.testing.exchange import HubRequest
+from airflow_provider_oxen.testing.addresses import decode_segments, is_missing
+from airflow_provider_oxen.testing.envelope import build_error, build_invalid_params
+from airflow_provider_oxen.testing.exchange import HubRequest, HubResponse
 from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
 
 __all__ = [
     "OnStart",
     "StartedEvaluation",
+    "check_request",
     "choose_scenario",
     "find_mistakes",
-    "is_missing",
     "parse_body",
     "show_request",
     "split_address",
@@ -101,8 +104,8 @@ def split_address(address: str, branches: Collection[str] = ()) -> tuple[str, st
     match = re.match(r"/api/repos/([^/]+)/([^/]+)/evaluations/([^?]+)", address)
     if match is None:
         return None
-    segments = [unquote(segment) for segment in (match[1], match[2], *match[3].split("/"))]
-    if any(segment in ("", ".", "..") or "/" in segment for segment in segments):
+    segments = decode_segments(f"{match[1]}/{match[2]}/{match[3]}")
+    if segments is None:
         return None
     namespace, repo_name, *rest = segments
     target = "/".join(rest)
@@ -112,15 +115,28 @@ def split_address(address: str, branches: Collection[str] = ()) -> tuple[str, st
     return (namespace, repo_name, branch, path) if path else None
 
 
-def is_missing(missing: Collection[str], *names: str) -> bool:
+def check_request(
+    request: HubRequest, branches: Collection[str], missing: Collection[str], *, out_of_credits: bool
+) -> StartedEvaluation | HubResponse:
     """
-    Check an address against those that do not exist.
+    Decide whether a request starts an evaluation.
 
-    :param missing: for example ``ox/r``, ``ox/r/main`` and ``ox/r/main/data/a.csv``. What is below one is missing, too.
-    :param names: namespace, repository, and perhaps branch and path.
+    :param request: the request.
+    :param branches: as for :func:`split_address`.
+    :param missing: what does not exist.
+    :param out_of_credits: whether there is no money left.
+    :return: the evaluation, with a new id; or the response that says why there is none.
     """
-    address = "/".join(names)
-    return any(address == name or address.startswith(f"{name}/") for name in (name.strip("/") for name in missing))
+    body, address = parse_body(request), split_address(request.path, branches)
+    if body is None:
+        return build_invalid_params({"body": "must be a JSON object, with the Content-Type application/json"})
+    if mistakes := find_mistakes(body):
+        return build_invalid_params(mistakes)
+    if address is None or is_missing(missing, *address):
+        return build_error(404, "resource_not_found", "Not found")
+    if out_of_credits:
+        return build_error(402, "insufficient_credits", "Out of credits")
+    return StartedEvaluation(str(uuid.uuid4()), *address, body=body, at=time.monotonic())
 
 
 def parse_body(request: HubRequest) -> dict[str, Any] | None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_oxen.testing import LocalHub
-from airflow_provider_oxen.testing.faults import AfterStart, Disconnect, Fault
+from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault, LocalHub
 from airflow_provider_oxen.testing.scenario import Scenario
 from tests.chaos.cluster import Cluster
 from tests.chaos.table import PAGE, build_table, with_table
