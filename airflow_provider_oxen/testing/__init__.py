@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_oxen.testing.answers import Answers
     from airflow_provider_oxen.testing.effects import (
         AfterStart,
         Alter,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AfterStart",
     "Alter",
+    "Answers",
     "Chain",
     "Delay",
     "Disconnect",
@@ -66,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import on first use: pytest loads this package in every run, also in those that need no hub."""
     if name in __all__:
-        for module in ("hub", "scenario", "starting", "faults", "effects", "exchange"):
+        for module in ("hub", "scenario", "starting", "faults", "effects", "exchange", "answers"):
             found = import_module(f"{__name__}.{module}")
             if name in found.__all__:
                 return getattr(found, name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from airflow_provider_oxen.testing.files import Repository
+from airflow_provider_oxen.testing.results import commit_results, find_target, has_source
 from airflow_provider_oxen.testing.scenario import Scenario
-from airflow_provider_oxen.testing.starting import StartedEvaluation, show_request
+from airflow_provider_oxen.testing.starting import StartedEvaluation, show_request, with_defaults
+from airflow_provider_oxen.testing.tables import check_format
 
 __all__ = ["HubEvaluation"]
 
@@ -17,20 +20,57 @@ class HubEvaluation:
     """
     An evaluation that the hub knows.
 
+    :param id: its id.
+    :param scenario: what it does.
     :param began_at: when its time began, aware; None before the first request for it.
     :param started: how it was started; None if it was added.
     """
 
+    id: str
     scenario: Scenario
     began_at: datetime | None = None
     started: StartedEvaluation | None = None
+    _committed_in: set[tuple[str, str]] = field(default_factory=set)
 
-    def document(self, evaluation_id: str, now: datetime) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        """Refuse at once answers that cannot be written where they go."""
+        moment = datetime.now(tz=timezone.utc)
+        if self.scenario.answers is not None and self._commits and has_source(document := self._show(moment, moment)):
+            check_format(find_target(document)[1])
+
+    def document(self, now: datetime) -> dict[str, Any]:
         """Build the evaluation as the hub shows it now. Its time begins with the first call."""
         self.began_at = self.began_at or now
-        document = self.scenario.document(evaluation_id, self.began_at, now)
-        return show_request(document, self.started, self.scenario) if self.started else document
+        return self._show(self.began_at, now)
 
     def is_in(self, namespace: str, repo_name: str) -> bool:
         """Check that it is in a repository. One that was added is in all of them."""
         return self.started is None or (self.started.namespace, self.started.repo_name) == (namespace, repo_name)
+
+    def commit(self, names: tuple[str, str], repository: Repository, now: datetime) -> None:
+        """
+        Commit what the model answered, once in each repository, if the evaluation completed and commits at all.
+
+        :param names: namespace and name of the repository.
+        :param repository: its files.
+        :param now: the moment, aware.
+        """
+        if self.ends_at is None or not self._commits or names in self._committed_in or not self.is_in(*names):
+            return
+        document = self.document(now)
+        if document["status"] == "completed" and has_source(document):
+            self._committed_in.add(names)
+            commit_results(repository, self.id, document, self.scenario, self.ends_at)
+
+    @property
+    def _commits(self) -> bool:
+        return self.started is None or with_defaults(self.started.body)["auto_commit"]
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it ends, aware; None before its time begins."""
+        return self.began_at and self.began_at + timedelta(seconds=self.scenario.seconds)
+
+    def _show(self, began_at: datetime, now: datetime) -> dict[str, Any]:
+        document = self.scenario.document(self.id, began_at, now)
+        return show_request(document, self.started, self.scenario) if self.started else document

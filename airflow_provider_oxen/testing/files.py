@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import PurePosixPath
 from threading import Lock
 
 from airflow_provider_oxen.testing.addresses import decode_segments, is_missing
 from airflow_provider_oxen.testing.tables import Content, Shape, find_shape
 
-__all__ = ["Commit", "FileStore", "FileVersion", "Repository"]
+__all__ = ["Commit", "FileStore", "FileVersion", "Repository", "new_commit_id"]
 
 #: Media types that Python's own table does not have, or not on every system.
 _MEDIA_TYPES = {
@@ -86,8 +87,7 @@ class FileVersion:
     @property
     def suffix(self) -> str:
         """The suffix of its name, without the dot."""
-        name, dot, suffix = self.path.rpartition("/")[2].rpartition(".")
-        return suffix if dot and name else ""
+        return PurePosixPath(self.path).suffix.removeprefix(".")
 
     @property
     def media_type(self) -> str:
@@ -107,18 +107,22 @@ class Repository:
 
     branches: dict[str, Mapping[str, FileVersion]] = field(default_factory=dict)
     commits: dict[str, Mapping[str, FileVersion]] = field(default_factory=dict)
+    _others: dict[str, Mapping[str, FileVersion]] = field(default_factory=dict)
 
-    def add(self, branch: str, path: str, make: Callable[[], Content], commit: Commit) -> None:
+    def add(self, branch: str, file: FileVersion, *, based_on: str = "main") -> None:
         """
-        Add a version of a file, in a commit of its own.
+        Add a version of a file, in the commit that it names.
 
-        :param branch: the branch; made, without any other file, if there is none of this name.
-        :param path: the file's path.
-        :param make: gives what is in it, when that is first asked for.
-        :param commit: the commit.
+        :param branch: the branch; made if there is none of this name.
+        :param file: the file.
+        :param based_on: branch or commit that a new branch has its other files from.
         """
-        files = {**self.branches.get(branch, {}), path: FileVersion(path, commit, make)}
-        self.branches[branch] = self.commits[commit.id] = files
+        before = self.branches.get(branch) or self.branches.get(based_on) or self.commits.get(based_on, {})
+        self.branches[branch] = self.commits[file.commit.id] = {**before, file.path: file}
+
+    def show(self, name: str, file: FileVersion) -> None:
+        """Let a name that is neither a branch nor a commit lead to a file."""
+        self._others[name] = {**self._others.get(name, {}), file.path: file}
 
     def find(self, version: str, path: str) -> FileVersion | None:
         """
@@ -128,7 +132,11 @@ class Repository:
         :param path: its path.
         :return: None if there is no such version, or no such file in it.
         """
-        return (self.branches.get(version) or self.commits.get(version) or {}).get(path)
+        return self._files_at(version).get(path)
+
+    def _files_at(self, version: str) -> Mapping[str, FileVersion]:
+        found = (known.get(version) for known in (self.branches, self.commits, self._others))
+        return next((files for files in found if files is not None), {})
 
     def split(self, segments: Sequence[str]) -> tuple[str, str] | None:
         """
@@ -138,33 +146,33 @@ class Repository:
         """
         for count in range(len(segments) - 1, 0, -1):
             version = "/".join(segments[:count])
-            if version in self.branches or version in self.commits:
+            if self._files_at(version):
                 return version, "/".join(segments[count:])
         return None
 
 
 class FileStore:
-    """The files of all repositories. Every thread may use it."""
+    """
+    The files of all repositories. Every thread may use it.
 
-    def __init__(self) -> None:
+    :param prepare: called with the namespace and the name of a repository, and with its files, before these are used.
+    """
+
+    def __init__(self, prepare: Callable[[tuple[str, str], Repository], None]) -> None:
+        self._prepare = prepare
         self._repositories: dict[tuple[str, str], Repository] = {}
         self._lock = Lock()
 
-    def add(self, repository: tuple[str, str], branch: str, path: str, content: Content, at: datetime) -> str:
+    def add(self, repository: tuple[str, str], branch: str, file: FileVersion) -> None:
         """
-        Add a version of a file, in a commit of its own.
+        Add a version of a file, in the commit that it names.
 
         :param repository: its namespace and its name.
         :param branch: the branch.
-        :param path: the file's path.
-        :param content: what is in it.
-        :param at: when, aware.
-        :return: id of the commit.
+        :param file: the file.
         """
-        commit = Commit(uuid.uuid4().hex[:16], f"Add {path}", at)
         with self._lock:
-            self._repository(*repository).add(branch, path, lambda: content, commit)
-        return commit.id
+            self._repository(*repository).add(branch, file)
 
     def find(self, address: str, missing: Collection[str]) -> tuple[FileVersion, str] | None:
         """
@@ -187,4 +195,12 @@ class FileStore:
         return found, named[0]
 
     def _repository(self, namespace: str, repo_name: str) -> Repository:
-        return self._repositories.setdefault((namespace, repo_name), Repository())
+        names = (namespace, repo_name)
+        repository = self._repositories.setdefault(names, Repository())
+        self._prepare(names, repository)
+        return repository
+
+
+def new_commit_id() -> str:
+    """Draw an id for a commit."""
+    return uuid.uuid4().hex[:16]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from airflow_provider_oxen.testing.envelope import (
 from airflow_provider_oxen.testing.evaluation import HubEvaluation
 from airflow_provider_oxen.testing.exchange import Effect, HubRequest, HubResponse
 from airflow_provider_oxen.testing.faults import Fault, FaultList
-from airflow_provider_oxen.testing.files import FileStore
+from airflow_provider_oxen.testing.files import Commit, FileStore, FileVersion, Repository, new_commit_id
 from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
 from airflow_provider_oxen.testing.server import Server
 from airflow_provider_oxen.testing.starting import (
@@ -54,6 +55,10 @@ class LocalHub:
     ``errored-5s`` need not be added: it says itself what the evaluation does. The time of an evaluation begins with the
     first request for it.
 
+    It has the files that :meth:`add_file` adds. An evaluation that completes commits its results: the source's rows
+    with one more column, on ``target_branch``, at ``target_path`` or at the source's path. ``closing_commit`` is that
+    commit. One that was added does so in every repository. If no file was added at the source's path, the hub makes it.
+
     A client may start others, as at Oxen. Each one gets a new id and is in the repository that it was started in. Its
     time begins at its start. Every repository, branch and file exists, unless ``missing`` names it.
 
@@ -64,6 +69,8 @@ class LocalHub:
       :class:`StartedEvaluation` and returns one, in the thread of the hub; or None, as at first: ``model_id`` says it,
       as ids do, and otherwise the evaluation does what one does that was added without arguments.
     - ``start_faults``: what goes wrong with requests to start one.
+    - ``file_faults`` and ``meta_faults``: what goes wrong with requests for files, GET and HEAD, and with those for
+      their metadata.
     - ``out_of_credits``: True: the response to a request that would start one is 402.
     - ``missing``: a set of what does not exist, such as ``ox/r``, ``ox/r/main`` or ``ox/r/main/data/a.csv``. The
       response to a request for it, or for anything in it, is 404.
@@ -95,7 +102,7 @@ class LocalHub:
         self._start_faults = FaultList("start_faults")
         self._file_faults = FaultList("file_faults")
         self._meta_faults = FaultList("meta_faults")
-        self._files = FileStore()
+        self._files = FileStore(self._commit_results)
         self._server = Server(self._routes(), port=port, tls=tls)
         self._evaluations: dict[str, HubEvaluation] = {}
         self._request_counts: Counter[str] = Counter()
@@ -193,7 +200,7 @@ class LocalHub:
         :return: its id.
         """
         evaluation_id = evaluation_id or str(uuid.uuid4())
-        self._evaluations[evaluation_id] = HubEvaluation(Scenario(**scenario))
+        self._evaluations[evaluation_id] = HubEvaluation(evaluation_id, Scenario(**scenario))
         self._request_counts.pop(evaluation_id, None)
         return evaluation_id
 
@@ -223,7 +230,9 @@ class LocalHub:
             raise ValueError(f"there is no file {content}")
         if not isinstance(content, bytes | Path):
             content = write_rows(path, find_columns(content), content)
-        return self._files.add((namespace, repo_name), branch, path, content, _utc_now())
+        added, commit = content, Commit(new_commit_id(), f"Add {path}", _utc_now())
+        self._files.add((namespace, repo_name), branch, FileVersion(path, commit, lambda: added))
+        return commit.id
 
     def requests_for(self, evaluation_id: str) -> int:
         """Count the requests for an evaluation, those without a response yet included."""
@@ -234,7 +243,7 @@ class LocalHub:
         found = self._evaluations.get(evaluation_id)
         if found is None or found.began_at is None:
             return None
-        return found.document(evaluation_id, _utc_now())
+        return found.document(_utc_now())
 
     def __enter__(self) -> Self:
         self._server.start()
@@ -250,7 +259,7 @@ class LocalHub:
         found = self._find(evaluation_id)
         if found is None or not found.is_in(*repository) or is_missing(self.missing, *repository):
             return self._not_found(request, names)
-        return build_evaluation(found.document(evaluation_id, _utc_now()))
+        return build_evaluation(found.document(_utc_now()))
 
     def _start(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         started = check_request(request, self.branches, self.missing, out_of_credits=self.out_of_credits)
@@ -258,10 +267,10 @@ class LocalHub:
             return started
         scenario = choose_scenario(self.on_start, started)
         now = _utc_now()
-        self._evaluations[started.id] = HubEvaluation(scenario, now, started)
+        self._evaluations[started.id] = HubEvaluation(started.id, scenario, now, started)
         self.started.append(started)
         # At its start it is queued, also if it takes no time at all.
-        return build_evaluation(HubEvaluation(replace(scenario, seconds=1), now, started).document(started.id, now))
+        return build_evaluation(HubEvaluation(started.id, replace(scenario, seconds=1), now, started).document(now))
 
     def _file(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
         found = self._files.find(request.path, self.missing)
@@ -270,6 +279,12 @@ class LocalHub:
     def _meta(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
         found = self._files.find(request.path, self.missing)
         return build_meta(*found) if found else self._not_found(request, names)
+
+    def _commit_results(self, names: tuple[str, str], repository: Repository) -> None:
+        """Let evaluations commit to a repository what was answered, in the order in which they completed."""
+        ends = [(found.ends_at, found) for found in list(self._evaluations.values())]
+        for _, evaluation in sorted(((at, found) for at, found in ends if at), key=itemgetter(0)):
+            evaluation.commit(names, repository, _utc_now())
 
     def _effects_on_evaluation(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
         """Count a request for an evaluation, and find what its scenario says goes wrong with this one."""
@@ -301,7 +316,7 @@ class LocalHub:
 
     def _find(self, evaluation_id: str) -> HubEvaluation | None:
         if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
-            self._evaluations[evaluation_id] = HubEvaluation(scenario)
+            self._evaluations[evaluation_id] = HubEvaluation(evaluation_id, scenario)
         return self._evaluations.get(evaluation_id)
 
 

@@ -17,12 +17,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypeAlias, get_args
 
+from airflow_provider_oxen.testing.answers import AnswerRow, Answers, check_answers
 from airflow_provider_oxen.testing.faults import Fault, check_faults, find_fault
 
-__all__ = ["End", "Form", "Scenario", "from_evaluation_id"]
+__all__ = ["SOURCE_COMMITS", "End", "Form", "Scenario", "closing_commit_id", "from_evaluation_id"]
 
 End: TypeAlias = Literal["completed", "errored", "cancelled"]
 Form: TypeAlias = Literal["contract", "2024"]
+
+#: The commit of the source that an evaluation shows, in each form.
+_SOURCE_COMMIT, _SOURCE_COMMIT_2024 = "0123456789abcdef", "e6c2c7192f620617"
+SOURCE_COMMITS = frozenset((_SOURCE_COMMIT, _SOURCE_COMMIT_2024))
 
 #: Shares of an evaluation's time.
 _QUEUED, _COMMITTING = 0.1, 0.1
@@ -35,7 +40,7 @@ _IN_2024: Mapping[str, Any] = {
     "type": "text",
     "model": "gpt-4o-mini",
     "resource": {"path": "data.parquet", "version": "main"},
-    "commit_id": "e6c2c7192f620617",
+    "commit_id": _SOURCE_COMMIT_2024,
     "target_branch": "api-results-branch",
     "target_path": None,
     "conflict_target_branch": None,
@@ -54,9 +59,13 @@ class Scenario:
     :param seconds: time from the first request for the evaluation to its end, in seconds; for one that a request
         started, from its start. It is queued for a tenth of it, commits for the last tenth if it completes, and runs in
         between.
-    :param rows: rows of the dataset. An evaluation that errors or is cancelled stops after 60 % of them.
+    :param rows: rows of the dataset, and of the source where the hub has to make it. An evaluation that errors or is
+        cancelled stops after 60 % of them.
     :param error_message: what the hub reports if it errors.
     :param faults: what goes wrong on the way. If several apply to a request, the first one happens.
+    :param answers: what the model answers, in the file that the evaluation commits when it completes:
+        :class:`Answers` for shares of right, wrong and missing answers; or a function that gets a row of the source as
+        a dict and returns the answer. None: what the source's column ``label`` says.
     :param fields: fields of the evaluation to add or to replace, in every response; JSON values.
     :param form: ``contract``: the fields of the vendor's OpenAPI page, and those that the hub sends besides.
         ``2024``: as in two responses that the vendor published in October 2024, with ``model`` as text, a branch name
@@ -69,6 +78,7 @@ class Scenario:
     rows: int = 1_000
     error_message: str = "the model returned no answer for row 601"
     faults: Sequence[Fault] = ()
+    answers: Answers | AnswerRow | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     form: Form = "contract"
 
@@ -83,6 +93,7 @@ class Scenario:
         if not isinstance(self.rows, int) or self.rows < 0:
             raise ValueError(f"rows must be a whole number, 0 or more, but is {self.rows!r}")
         check_faults("faults", self.faults)
+        check_answers(self.answers)
         try:
             json.dumps(dict(self.fields))
         except TypeError as error:
@@ -138,8 +149,8 @@ class Scenario:
             "model": {"id": "local-model", "name": "Local model"},
             "prompt": "What does this customer want? {text}",
             "repository_id": "r1",
-            "resource": {"path": "data/customers.parquet", "version": "0123456789abcdef"},
-            "commit_id": "0123456789abcdef",
+            "resource": {"path": "data/customers.parquet", "version": _SOURCE_COMMIT},
+            "commit_id": _SOURCE_COMMIT,
             "closing_commit": _closing_commit(evaluation_id, ended_at) if status == "completed" else None,
             "workspace_id": str(uuid.uuid5(uuid.NAMESPACE_OID, evaluation_id)),
             "target_branch": "main",
@@ -183,10 +194,15 @@ def from_evaluation_id(evaluation_id: str) -> Scenario | None:
     return Scenario(end=match[1], seconds=float(match[2]))  # type: ignore[arg-type]  # the pattern names the three
 
 
+def closing_commit_id(evaluation_id: str) -> str:
+    """Find the id of the commit that holds an evaluation's results: one of its own for each, the same each time."""
+    return hashlib.sha256(evaluation_id.encode()).hexdigest()[:16]
+
+
 def _closing_commit(evaluation_id: str, committed_at: str | None) -> dict[str, Any]:
-    """Build the commit that holds the results: one of its own for each evaluation, the same each time."""
+    """Build the commit that holds the results."""
     return {
-        "id": hashlib.sha256(evaluation_id.encode()).hexdigest()[:16],
+        "id": closing_commit_id(evaluation_id),
         "author": "Ox",
         "email": "ox@example.com",
         "message": "Results of a local evaluation",

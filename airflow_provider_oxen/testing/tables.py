@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeAlias
 
 __all__ = ["Content", "Row", "Shape", "check_format", "find_columns", "find_shape", "read_rows", "write_rows"]
@@ -80,7 +80,7 @@ def write_rows(path: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     kind = check_format(path)
     if kind in _DELIMITERS:
         text = io.StringIO(newline="")
-        writer = csv.writer(text, delimiter=_DELIMITERS[kind], lineterminator="\n")
+        writer = csv.writer(text, delimiter=_DELIMITERS[kind])  # ends lines as RFC 4180 does, and so quotes both ends
         writer.writerow(columns)
         writer.writerows([_to_text(row.get(name)) for name in columns] for row in rows)
         return text.getvalue().encode()
@@ -107,7 +107,7 @@ def read_rows(path: str, content: Content) -> list[dict[str, Any]]:
     with _text(content) as lines:
         if kind in _DELIMITERS:
             return list(csv.DictReader(lines, delimiter=_DELIMITERS[kind]))
-        return json.load(lines) if kind == "json" else [json.loads(line) for line in lines if line.strip()]
+        return _check_rows(json.load(lines) if kind == "json" else [json.loads(line) for line in lines if line.strip()])
 
 
 def find_shape(path: str, content: Content) -> Shape | None:
@@ -139,7 +139,7 @@ def _read_shape(kind: str, path: str, content: Content) -> Shape:
             columns = next(reader, [])
             return Shape(sum(1 for row in reader if row), [(name, "str") for name in columns])
         filled = (line for line in lines if line.strip())
-        first = [json.loads(line) for line in islice(filled, 1)]
+        first = _check_rows([json.loads(line) for line in islice(filled, 1)])
         return Shape(len(first) + sum(1 for _ in filled), _columns_of(first))
 
 
@@ -158,8 +158,15 @@ def _type_of(column: str, rows: Sequence[Row]) -> str:
     return _TYPES.get(kinds.pop(), "VARCHAR") if len(kinds) == 1 else "VARCHAR"
 
 
+def _check_rows(document: Any) -> list[dict[str, Any]]:
+    """Refuse JSON that is no list of rows."""
+    if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
+        raise ValueError("this is no table: its rows must be objects")
+    return document
+
+
 def _format_of(path: str) -> str | None:
-    suffix = path.rpartition(".")[2].lower()
+    suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
     return suffix if suffix in _FORMATS else None
 
 
