@@ -121,7 +121,7 @@ def find_shape(path: str, content: Content) -> Shape | None:
     kind = _format_of(path)
     try:
         return _read_shape(kind, path, content) if kind else None
-    except (ValueError, TypeError, csv.Error, ModuleNotFoundError):
+    except (ValueError, csv.Error, ModuleNotFoundError):
         return None
 
 
