@@ -279,7 +279,8 @@ async def _exchange(
             check_headers(call, response.raw_headers, response.headers.get("Transfer-Encoding"))
             body = await _read_body(call, response)
         finally:
-            response.release()  # closes the connection where the body was not read to its end
+            if not response.closed:
+                response.release()  # closes the connection, since the body was not read to its end
     if encoding := response.headers.get("Content-Encoding"):
         body = decode_content(call, response.status, encoding, body)
     return Response(response.status, response.headers, body)

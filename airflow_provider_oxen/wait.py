@@ -37,7 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
@@ -65,6 +65,8 @@ __all__ = ["NOT_FOUND_SECONDS", "Interruption", "Outcome", "OutcomeReason", "Sle
 _SHORTEST_SLEEP = 0.05
 #: How long the hub may say "not found" of an evaluation that exists, in seconds: one of its replicas may lag behind.
 NOT_FOUND_SECONDS = 30.0
+#: How many fields of a wait are its settings. They come first; the others are what its polls have shown.
+_SETTINGS: Final = 8
 
 
 _REASON_BY_STATUS: dict[str, OutcomeReason] = {
@@ -161,14 +163,12 @@ class Wait(NamedTuple):
             before = assume(_started_at(seen), at=now, status=seen.status, total=progress.total)
         history = remember(before, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         known = isinstance(seen.status, EvaluationStatus)
-        wait = self._replace(
+        wait = Wait(  # _replace takes twice as long
+            *self[:_SETTINGS],
             evaluation=seen,
             history=history,
             unknown_statuses=self.unknown_statuses if known else self.unknown_statuses | {seen.status},
             polls=self.polls + 1,
-            failures=0,
-            failing_since=None,
-            not_found_since=None,
         )
         reason = _REASON_BY_STATUS.get(seen.status)
         if reason is not None and self.ref.is_id_of(seen):
