@@ -128,7 +128,7 @@ class _Field(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """
-    One run of a model over the rows of a dataset. A value: it never changes, and each poll makes a new one.
+    One run of a model over the rows of a dataset. A value: it never changes, and a poll makes another.
 
     :param id: the evaluation's id, a UUID as text.
     :param status: the hub's word for its state. An :class:`EvaluationStatus` where the contract knows the word,

@@ -36,6 +36,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from copy import copy
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -51,7 +52,7 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.pause import Pause
 from airflow_provider_oxen.protocol import Call, parse_response
-from airflow_provider_oxen.sharing import SharedEvaluation, Ticks
+from airflow_provider_oxen.sharing import LastParsed, SharedEvaluation, Ticks
 from airflow_provider_oxen.transport import AsyncSession, async_session, build_url, send_async
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ class _RepeatedCall:
 
     def __init__(self, client: SharedClient, call: Call[Evaluation]) -> None:
         self._client = client
-        self._call = call
+        self._call = replace(call, parse=LastParsed(call.parse).parse)
         self._url: yarl.URL | None = None
 
     def __call__(self) -> Awaitable[Evaluation]:

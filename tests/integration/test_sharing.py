@@ -22,6 +22,8 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.pool import shared_connections
+from airflow_provider_oxen.protocol import ContractError
+from airflow_provider_oxen.sharing import LastParsed
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
 from tests.support.triggers import make_trigger, run_trigger
 
@@ -390,6 +392,40 @@ async def test_result_is_shared_no_longer_than_asked_for(oxen_hub: LocalHub) -> 
         assert await one.poll(ref, max_age=30) is newer
         await one.ask(build_get_evaluation(ref))
         assert oxen_hub.requests_for(ref.evaluation_id) == 3
+
+
+async def test_response_that_equals_the_last_is_not_parsed_again(oxen_hub: LocalHub) -> None:
+    """Polls that show nothing new give the same value, without parsing; what is new is seen."""
+    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=6_000))
+    async with AsyncExitStack() as stack:
+        (client,) = await _open(stack, 1)
+        first, again = [(await client.poll(ref, max_age=-1)).result for _ in range(2)]
+        oxen_hub.add_evaluation(ref.evaluation_id, seconds=0)
+        ended = (await client.poll(ref, max_age=-1)).result
+
+    assert again is first
+    assert isinstance(ended, Evaluation)
+    assert ended.is_terminal
+
+
+def test_only_an_equal_body_gives_the_last_result() -> None:
+    """Another body, another key and a body that could not be used are parsed; no failure gives an older result."""
+    parsed: list[bytes] = []
+
+    def parse(body: bytes, secret: str) -> str:
+        parsed.append(body)
+        if body == b"bad":
+            raise ContractError("bad")
+        return body.decode() + secret
+
+    last = LastParsed(parse).parse
+    assert [last(body, "k") for body in (b"a", b"a", b"b", b"b", b"a")] == ["ak", "ak", "bk", "bk", "ak"]
+    assert parsed == [b"a", b"b", b"a"]
+    assert last(b"a", "q") == "aq"
+    for _ in range(2):
+        with pytest.raises(ContractError):
+            last(b"bad", "q")
+    assert parsed[-2:] == [b"bad", b"bad"]
 
 
 async def test_request_under_way_is_joined(oxen_hub: LocalHub) -> None:
