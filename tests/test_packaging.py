@@ -320,7 +320,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         {re.split(r"[<>=!~ ;\[]", line)[1] for line in lines if ("extra ==" in line) is extra}
         for extra in (False, True)
     )
-    assert optional == {"apache-airflow-providers-openlineage"}
+    assert optional == {"apache-airflow-providers-openlineage", "duckdb"}
     assert needed == {
         "apache-airflow",
         "apache-airflow-providers-common-compat",

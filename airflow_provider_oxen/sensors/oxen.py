@@ -94,13 +94,13 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         but for ``mode="reschedule"``: there it bounds one poll, as with any sensor, and the task may be retried.
     :param retry_window: how long the hub may be out of reach before the wait fails, in seconds or as ``timedelta``.
         With ``silent_fail``, until the timeout.
-    :param conditions: extra conditions that a completed evaluation must meet: a callable or a list of callables. Each
-        gets the :class:`~airflow_provider_oxen.evaluations.Evaluation` (without its prompt) and returns True, or False
-        or a text that says why not; the task then fails for good. Ready-made ones are in
-        :mod:`airflow_provider_oxen.conditions`. Conditions are called on a worker. Where one raises an exception or
-        returns something else, the task fails and may be retried, whatever ``soft_fail`` says. One
-        that raises an ``AirflowFailException`` is not met, and an ``AirflowSkipException`` skips the task. None (the
-        default): every completed evaluation opens the gate.
+    :param conditions: extra conditions that a completed evaluation must meet: one or a list. Ready-made ones are in
+        :mod:`airflow_provider_oxen.conditions`. A callable gets the
+        :class:`~airflow_provider_oxen.evaluations.Evaluation` (without its prompt), and with a second argument also the
+        rows of the results. It returns True, or False or a text that says why not; the task then fails for good.
+        Conditions are called on a worker. Where one raises an exception or returns something else, the task fails and
+        may be retried, whatever ``soft_fail`` says. One that raises an ``AirflowFailException`` is not met, and an
+        ``AirflowSkipException`` skips the task. None (the default): every completed evaluation opens the gate.
     :param start_from_trigger: begin the wait in the triggerer, so that no worker process starts for it. From Airflow
         3.3 on, for a task that is not mapped; ids may be the output of a task, or Jinja over ``dag_run``, ``params``
         and ``ti.xcom_pull``. Elsewhere a worker begins the wait, and a warning says why. Airflow uses no pool slot for

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Hosts that a person has visited.
-HOSTS = {"airflow.apache.org", "docs.oxen.ai", "keepachangelog.com", "openlineage.io", "semver.org", "www.oxen.ai"}
+HOSTS = {
+    "airflow.apache.org",
+    "docs.oxen.ai",
+    "duckdb.org",
+    "keepachangelog.com",
+    "openlineage.io",
+    "semver.org",
+    "www.oxen.ai",
+}
 README_LIMIT = 150
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_oxen import wait as wait_module
-from airflow_provider_oxen.conditions import all_rows, max_credits
+from airflow_provider_oxen.conditions import all_rows, max_credits, no_missing_answers, rows_where
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
@@ -438,6 +438,37 @@ def test_mapped_gate_takes_what_it_can() -> None:
         named = {"namespace": "ox", "repo_name": "r"} | arguments
         mapped = OxenEvaluationSensor.partial(task_id="g", **named).expand(evaluation_id=["a", "b"])
         assert named.items() <= mapped.partial_kwargs.items()
+
+
+def _on_rows(_evaluation: Evaluation, _rows: Any) -> bool:
+    return True
+
+
+def test_mapped_gate_takes_conditions_on_rows() -> None:
+    """They are stored with the DAG as they are written, so that another share is another version of the DAG."""
+    try:
+        from airflow.serialization.serialized_objects import DagSerialization as Serialization
+    except ImportError:
+        from airflow.serialization.serialized_objects import SerializedDAG as Serialization
+    stored = []
+    for at_least in (0.95, 0.95, 0.96):
+        with DAG("mapped", schedule=None) as dag:
+            OxenEvaluationSensor.partial(
+                task_id="gate",
+                namespace="ox",
+                repo_name="r",
+                conditions=[
+                    rows_where("intent = label", at_least=at_least),
+                    no_missing_answers(),
+                    all_rows(),
+                    _on_rows,
+                ],
+            ).expand(evaluation_id=["a", "b"])
+        stored.append(json.dumps(Serialization.to_dict(dag), sort_keys=True))
+
+    assert "rows_where(sql='intent = label', at_least=0.95)" in stored[0]
+    assert "no_missing_answers()" in stored[0]
+    assert stored[0] == stored[1] != stored[2]
 
 
 def test_task_defers_only_if_there_is_something_to_wait_for(oxen_hub: LocalHub) -> None:

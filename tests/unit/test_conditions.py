@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from airflow_provider_oxen.conditions import all_rows, find_unmet, max_credits, min_rows, parse_conditions
+from airflow_provider_oxen.conditions import (
+    all_rows,
+    column_matches,
+    find_unmet,
+    max_credits,
+    min_rows,
+    needs_rows,
+    no_missing_answers,
+    parse_conditions,
+    row_count,
+    rows_where,
+)
 from airflow_provider_oxen.evaluations import Evaluation
 
 
@@ -187,8 +203,12 @@ def _yields(_: Evaluation) -> Any:
         (all_rows, r"all_rows makes a condition and was not called: write all_rows\(\)"),
         (min_rows, r"min_rows makes a condition and was not called: write min_rows\(0.99\)"),
         (max_credits, r"max_credits makes a condition and was not called: write max_credits\(25\)"),
-        (lambda: True, "cannot be called with an evaluation as its only argument"),
-        (lambda _a, _b: True, "cannot be called with an evaluation as its only argument"),
+        (lambda: True, "cannot be called with an evaluation as its only argument, nor with an evaluation and its rows"),
+        (lambda _a, _b, _c: True, "cannot be called with an evaluation as its only argument"),
+        (rows_where, r"rows_where makes a condition and was not called: write rows_where\('intent = label', at_least"),
+        (no_missing_answers, r"no_missing_answers makes .* write no_missing_answers\(\)"),
+        (row_count, r"row_count makes .* write row_count\(1_000\)"),
+        (column_matches, r"column_matches makes .* write column_matches\('label', at_least=0.95\)"),
         (_is_async, "_is_async is async"),
         (_yields, "_yields is a generator"),
         (_Decorated(), "_Decorated is a task"),
@@ -222,3 +242,90 @@ def test_one_condition_or_several_are_parsed() -> None:
     assert parse_conditions(None) == ()
     assert parse_conditions(_is_fine) == (_is_fine,)
     assert parse_conditions([_is_fine, len]) == (_is_fine, len)
+
+
+def _is_about_rows(_evaluation: Evaluation, _rows: Any) -> bool:
+    return True
+
+
+def test_conditions_on_rows_are_parsed() -> None:
+    """A ready-made condition on rows needs no list, and a callable with two arguments is one on rows."""
+    condition = no_missing_answers()
+
+    assert parse_conditions(condition) == (condition,)
+    assert parse_conditions(_is_about_rows) == (_is_about_rows,)
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_about_rows"),
+    [
+        (row_count(1), True),
+        (_is_about_rows, True),
+        (lambda _evaluation, *, rows=None: rows, False),
+        (lambda _evaluation, rows=None: rows, False),
+        (lambda *arguments: arguments, False),
+        (all_rows(), False),
+        (str, False),
+    ],
+)
+def test_callable_is_about_rows_if_it_needs_two_arguments(condition: Any, *, is_about_rows: bool) -> None:
+    """A callable that can do with the evaluation gets no rows, as before there were any to get."""
+    assert needs_rows([all_rows(), condition]) is is_about_rows
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown"),
+    [
+        (all_rows(), "all_rows()"),
+        (min_rows(0.99), "min_rows(0.99)"),
+        (max_credits(25), "max_credits(25)"),
+        (rows_where("a = b", at_least=0.95), "rows_where(sql='a = b', at_least=0.95)"),
+        (
+            rows_where("a = b", rows=(None, 5), show_rows=False),
+            "rows_where(sql='a = b', rows=(None, 5), show_rows=False)",
+        ),
+        (rows_where("a = b", rows=5), "rows_where(sql='a = b', rows=5)"),
+        (no_missing_answers(), "no_missing_answers()"),
+        (no_missing_answers("intent"), "no_missing_answers(column='intent')"),
+        (row_count(5, same_as_source=True), "row_count(at_least=5, same_as_source=True)"),
+        (column_matches("label"), "column_matches(expected='label')"),
+        (
+            column_matches("label", column="intent", at_least=0.9, strip=True),
+            "column_matches(expected='label', column='intent', at_least=0.9, strip=True)",
+        ),
+    ],
+)
+def test_ready_made_condition_reads_as_it_is_written(condition: Any, shown: str) -> None:
+    """Airflow shows conditions, copies them with their task, and may store their text: it is the same in each parse."""
+    assert repr(condition) == shown
+    assert eval(shown) == condition  # noqa: S307
+    assert copy.deepcopy(condition) == condition
+    assert pickle.loads(pickle.dumps(condition)) == condition  # noqa: S301
+
+
+def test_conditions_on_rows_need_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where DuckDB is not installed, what needs it is refused when the DAG is parsed, with the line to install it."""
+    monkeypatch.setattr("airflow_provider_oxen.tables.find_spec", lambda _: None)
+    advice = re.escape('needs DuckDB, which is not installed: pip install "airflow-provider-oxen[results]"')
+
+    for make in (
+        lambda: rows_where("a = b", at_least=1),
+        no_missing_answers,
+        lambda: row_count(5),
+        lambda: column_matches("label"),
+        lambda: parse_conditions(_is_about_rows),
+    ):
+        with pytest.raises(ValueError, match=advice):
+            make()
+    assert parse_conditions([all_rows(), max_credits(1)])
+
+
+def test_conditions_do_not_import_duckdb_before_sql_is_given() -> None:
+    """Whoever uses none of it does not pay for it in each parse of a DAG file."""
+    program = (
+        "import sys; from airflow_provider_oxen.conditions import *\n"
+        "parse_conditions([all_rows(), no_missing_answers()])\n"
+        "assert 'duckdb' not in sys.modules; rows_where('a', at_least=1); assert 'duckdb' in sys.modules"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True)
