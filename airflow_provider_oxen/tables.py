@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,7 +175,7 @@ class Table:
 
     def _fetch(self, query: str) -> list[tuple[Any, ...]]:
         with _raising_ours(self.redact):
-            return self._connection.execute(query).fetchall()
+            return _run(self._connection, query)
 
 
 @contextmanager
@@ -253,12 +254,29 @@ def first_lines(error: Exception, lines: int = 1) -> str:
     return one_line(" ".join(line for line in said[:lines] if line))
 
 
+def _run(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    """
+    Run a query on a thread of its own, so that what a signal raises comes through: Airflow stops tasks by signals.
+
+    On the main thread, a signal ends the query too, but DuckDB raises a RuntimeError instead of the handler's exception.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: connection.execute(query).fetchall())
+        try:
+            return running.result()
+        except BaseException:
+            while not running.done():  # it may not have begun
+                connection.interrupt()
+                wait([running], timeout=0.1)
+            raise
+
+
 def _make_views(connection: duckdb.DuckDBPyConnection, form: _Format, link: Path) -> dict[str, str]:
     """Make the rows known to SQL; return the types of the columns."""
     options = f", {form.options}" if form.options else ""
     path = _quote_text(str(link))
     sampled = ", sample_size=-1" if form.typeless else ""
-    described = connection.execute(f"DESCRIBE SELECT * FROM {form.reader}({path}{options}{sampled})").fetchall()  # noqa: S608
+    described = _run(connection, f"DESCRIBE SELECT * FROM {form.reader}({path}{options}{sampled})")  # noqa: S608
     columns = {str(row[0]): str(row[1]) for row in described}
     written = options
     if form.typeless:
