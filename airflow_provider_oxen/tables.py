@@ -258,7 +258,7 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, .
     """
     Run a query on a thread of its own, so that what a signal raises comes through: Airflow stops tasks by signals.
 
-    On the main thread, a signal ends the query too, but DuckDB raises a RuntimeError instead of the handler's exception.
+    On the main thread, a signal ends the query too, but DuckDB then raises a RuntimeError of its own.
     """
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(lambda: connection.execute(query).fetchall())
