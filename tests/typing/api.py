@@ -13,7 +13,16 @@ from pendulum import DateTime
 
 import airflow_provider_oxen
 from airflow_provider_oxen.assets import create_asset
-from airflow_provider_oxen.conditions import Condition, all_rows, max_credits, min_rows
+from airflow_provider_oxen.conditions import (
+    Condition,
+    all_rows,
+    column_matches,
+    max_credits,
+    min_rows,
+    no_missing_answers,
+    row_count,
+    rows_where,
+)
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus, Progress
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
@@ -35,6 +44,10 @@ assert_type(get_provider_info(), dict[str, Any])
 
 def enough(evaluation: Evaluation) -> bool | str:
     return (evaluation.tokens_used or 0) > 0 or "no token was used"
+
+
+def vary(evaluation: Evaluation, rows: Any) -> bool | str:
+    return evaluation.target_column in rows.columns
 
 
 def gates(condition: Condition) -> None:
@@ -59,6 +72,15 @@ def gates(condition: Condition) -> None:
         retries=2,
     )
     OxenEvaluationSensor(task_id="one", namespace="ox", repo_name="r", evaluation_id="e", conditions=condition)
+    on_rows: list[Condition] = [
+        no_missing_answers(),
+        rows_where("intent = label", at_least=0.95),
+        rows_where("length(intent) > 80", rows=(None, 5), show_rows=False),
+        column_matches("label", at_least=0.9, ignore_case=True, strip=True),
+        row_count(1_000, same_as_source=True),
+        vary,
+    ]
+    OxenEvaluationSensor(task_id="rows", namespace="ox", repo_name="r", evaluation_id="e", conditions=on_rows)
     OxenEvaluationSensor(task_id="no id", namespace="ox", repo_name="r")  # type: ignore[call-arg]
     OxenEvaluationSensor(task_id="a number", namespace="ox", repo_name="r", evaluation_id=7)  # type: ignore[arg-type]
 
