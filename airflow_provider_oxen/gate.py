@@ -40,7 +40,7 @@ from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
-from airflow_provider_oxen.parameters import TriggerArguments, check_durations, parse_optional_seconds, parse_seconds
+from airflow_provider_oxen.parameters import TriggerArguments, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.start_messages import describe_left_running
@@ -147,10 +147,10 @@ class Gate:
         kind = version_compat.deferral_error(error)
         if kind is None:
             raise error
-        ref, oxen_conn_id = xcoms.find_waited_for(context) or (ref, self._task.oxen_conn_id)
-        wait = self._begin(context, ref)
+        waited_for = xcoms.find_waited_for(context) or xcoms.WaitedFor(ref, self._task.oxen_conn_id)
+        wait = self._begin(context, waited_for.ref)._replace(evaluation=waited_for.evaluation)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
-        with OxenHook(oxen_conn_id).get_conn() as client:
+        with OxenHook(waited_for.oxen_conn_id).get_conn() as client:
             wait, step = self._poll(client, wait._replace(deadline=self._now(), exists=True))
         outcome = cast("Outcome", step)  # at the deadline, each poll ends a wait
         if outcome.reason is OutcomeReason.TIMEOUT:
@@ -164,16 +164,11 @@ class Gate:
     def _begin(self, context: Context, ref: EvaluationRef) -> Wait:
         task = self._task
         began = version_compat.attempt_began_at(context) if task.waits_by_rescheduling else None
-        # A cluster policy may have set them since the task was made, to a number or to a timedelta.
         try:
-            check_durations(
-                poke_interval=task.poke_interval,
-                max_wait=task.max_wait,
-                timeout=task.timeout,
-                retry_window=0 if task.retry_window is None else task.retry_window,
-            )
+            task.check_settings()
         except ValueError as error:
             raise AirflowFailException(f"Cannot wait: {error}") from None
+        # A cluster policy may have set the durations since the task was made, to a number or to a timedelta.
         limit = parse_seconds("timeout", task.timeout)
         if task.execution_limit is not None and not task.waits_by_rescheduling:
             limit = min(limit, task.execution_limit.total_seconds())
@@ -222,7 +217,7 @@ class Gate:
 
     def _defer(self, context: Context, wait: Wait) -> None:
         task = self._task
-        xcoms.store_waited_for(context, wait.ref, task.oxen_conn_id)
+        xcoms.store_waited_for(context, xcoms.WaitedFor(wait.ref, task.oxen_conn_id, wait.evaluation))
         arguments = TriggerArguments(
             namespace=wait.ref.namespace,
             repo_name=wait.ref.repo_name,

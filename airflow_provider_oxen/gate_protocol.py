@@ -31,6 +31,7 @@ class GateTask(Protocol):
     poke_interval: float
     max_wait: timedelta | None
     retry_window: float | None
+    execution_timeout: timedelta | None
     timeout: float
     conditions: Condition | Sequence[Condition] | None
     end_from_trigger: bool
@@ -44,6 +45,9 @@ class GateTask(Protocol):
     @property
     def log(self) -> TaskLogger:
         """Airflow's logger of the task."""
+
+    def check_settings(self) -> None:
+        """Raise a ValueError where a setting can never work."""
 
     @property
     def execution_limit(self) -> timedelta | None:

@@ -7,14 +7,13 @@ module is imported whenever a DAG file that uses one of them is parsed.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import find_current_dag
-from airflow_provider_oxen.parameters import check_durations, is_template
+from airflow_provider_oxen.parameters import check_durations, parse_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["GateTaskMixin", "describe_task", "naming_task"]
+
+#: A text that ends in it is no literal of Python.
+_NO_OBJECT = "|"
 
 
 def describe_task(arguments: Mapping[str, Any]) -> str:
@@ -63,6 +65,8 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
 
     # Made when the task runs: parsing a DAG file needs no gate.
     _made_gate: Gate | None = None
+    # Whether what is rendered right now is a part of an argument.
+    _renders_inside = False
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -92,19 +96,45 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
         """Refuse what is wrong with an argument whose value is known while the DAG file is parsed."""
         raise NotImplementedError
 
+    def check_settings(self: _Self) -> None:
+        """
+        Refuse what can never work. A task that runs does it again: a cluster policy may have set it since it was made.
+
+        :raises ValueError: it is so.
+        """
+        parse_seconds("timeout", self.timeout)
+        check_durations(
+            poke_interval=self.poke_interval,
+            max_wait=self.max_wait,
+            retry_window=0 if self.retry_window is None else self.retry_window,
+            execution_timeout=self.execution_timeout,
+        )
+        if self.conditions is not None:
+            from airflow_provider_oxen.conditions import check_conditions
+
+            check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
+
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        As Airflow's own, but a text without a template stays one.
+        As Airflow's own, but an argument that is a text stays one.
 
-        With ``render_template_as_native_obj``, Jinja would make a number of ``2024`` or ``1e3``, and None of ``None``.
+        With ``render_template_as_native_obj``, Jinja would make the number 1000 of ``1_000``, and take the quotation
+        marks off a prompt. Only a template inside a dict, as of ``body``, becomes what Jinja makes of it. None stays
+        None, because that stands for an argument that is not given.
         """
-        rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # Airflow's base class
-        if not isinstance(content, str) or isinstance(rendered, str) or is_template(content):
+        if not isinstance(content, str):
+            outer, self._renders_inside = self._renders_inside, True
+            try:
+                return super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # Airflow's base class
+            finally:
+                self._renders_inside = outer
+        rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]  # as above
+        if isinstance(rendered, str) and (rendered == content or content.strip()[:1] not in ("'", '"')):
             return rendered
-        try:  # a DAG may have other marks for its templates
-            return content if ast.literal_eval(content.strip()) == rendered else rendered
-        except (ValueError, SyntaxError):
-            return rendered
+        # Jinja leaves a text as it is that cannot be read as an object, and none that ends in this can.
+        text = super().render_template(f"{content}{_NO_OBJECT}", *args, **kwargs).removesuffix(_NO_OBJECT)  # type: ignore[misc]  # as above
+        is_template = text != content
+        return rendered if is_template and (self._renders_inside or rendered is None) else text
 
     @property
     def link_addresses(self) -> dict[str, str] | None:

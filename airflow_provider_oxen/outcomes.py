@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
 
-__all__ = ["MAX_ERROR_TEXT", "Interruption", "Outcome", "OutcomeReason"]
+__all__ = ["MAX_ERROR_TEXT", "Interruption", "Outcome", "OutcomeReason", "find_evaluation"]
 
 #: Longest error text an event carries, in characters.
 MAX_ERROR_TEXT = 2_000
@@ -124,11 +124,7 @@ class Outcome:
         except ValueError:
             shown = str(event.get("outcome"))[:80]
             return cls(OutcomeReason.LOST, ref, error=f"the trigger's event has the unknown outcome {shown!r}")
-        document = event.get("evaluation")
-        try:
-            evaluation = Evaluation.from_dict(document) if isinstance(document, Mapping) else None
-        except ValueError:
-            evaluation = None
+        evaluation = find_evaluation(event.get("evaluation"))
         if reason is OutcomeReason.COMPLETED and not _completed(evaluation, ref):
             error = "the trigger's event says completed, but holds no completed evaluation of that id"
             return cls(OutcomeReason.LOST, ref, error=error)
@@ -141,6 +137,14 @@ class Outcome:
             deadline=values.number(event.get("deadline")),
             at=values.number(event.get("at")),
         )
+
+
+def find_evaluation(document: object) -> Evaluation | None:
+    """Read an evaluation that was stored; what cannot be used is as good as nothing."""
+    try:
+        return Evaluation.from_dict(document) if isinstance(document, Mapping) else None
+    except ValueError:
+        return None
 
 
 def _completed(evaluation: Evaluation | None, ref: EvaluationRef) -> bool:

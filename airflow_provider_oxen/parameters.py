@@ -89,8 +89,7 @@ def as_text(value: Any) -> Any:
     """
     Take a UUID and a whole number as their text, and remove the white space around a text.
 
-    A task may return a ``uuid.UUID``, a shell's XCom ends with a line break, and with
-    ``render_template_as_native_obj`` Jinja makes a number of a name such as ``2024``.
+    A task may return a ``uuid.UUID`` or a number, and a shell's XCom ends with a line break.
 
     :return: the text; any other value as it is.
     """
@@ -111,8 +110,8 @@ def check_path_parameter(name: str, value: object) -> str:
     :raises OxenConfigError: it is not text, is empty, has a control character, or would change the request's path (a
         slash, a backslash, ``.`` or ``..``). The texts ``None`` and ``null`` are refused as well: the first is what
         Jinja renders where an upstream task returned nothing. So is what no name has: braces,
-        percent-encoding, characters that cannot be seen. The error says what to write instead, as far as that can be
-        known.
+        percent-encoding, white space, characters that cannot be seen. The error says what to write instead, as far as
+        that can be known.
     """
     text = as_text(value)
     if not isinstance(text, str):
@@ -247,7 +246,7 @@ def _describe_other(name: str, value: object) -> str:
     if callable(value):
         return f"{problem}: a function was given; give the output of a task, with the parentheses, as in start()"
     if isinstance(value, (bool, float)):
-        return f"{problem}: with render_template_as_native_obj, Jinja turned the text into this value; pass it as text"
+        return f"{problem}: pass it as text"
     return f"{problem}: give {_EXAMPLES[name]}" if name in _EXAMPLES else problem
 
 
@@ -296,6 +295,8 @@ def _advise_on_characters(text: str) -> str | None:
         return "it is percent-encoded: write it as it reads, such as 'Örebro' and not '%C3%96rebro'"
     if not text.isascii() and any(unicodedata.category(c) == "Cf" for c in text):
         return "it holds characters that cannot be seen: type it anew"
+    if any(c in " \t\r\n" or unicodedata.category(c) == "Zs" for c in text):
+        return "no name has white space in it; write the name alone"
     return None
 
 

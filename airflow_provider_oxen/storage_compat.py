@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "delete_xcom",
     "find_status_code",
+    "find_xcom",
     "has_custom_xcom_backend",
     "link_key",
     "link_xcoms",
@@ -42,6 +43,13 @@ async def store_xcom(ti: TaskInstance, key: str, value: object) -> None:
     from airflow.sdk.execution_time.xcom import XCom
 
     await XCom.aset(key=key, value=value, **_place(ti))
+
+
+async def find_xcom(ti: TaskInstance, key: str) -> object:
+    """Find an XCom from a triggerer; None where there is none. For Airflow 3.3 and later."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return await XCom.aget_one(key=key, **_place(ti))
 
 
 def delete_xcom(ti: TaskInstance, key: str) -> None:

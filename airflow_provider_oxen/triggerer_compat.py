@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_oxen import version_compat
+
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as TaskInstance
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "is_still_deferred",
+    "may_use_xcoms",
     "refuse_missing_variables",
     "runs_in_triggerer",
     "task_instance_of",
@@ -32,6 +35,15 @@ def runs_in_triggerer(trigger: BaseTrigger) -> bool:
     No public way. Source: ``TriggerRunner.create_triggers`` gives it an id.
     """
     return getattr(trigger, "trigger_id", None) is not None
+
+
+def may_use_xcoms(trigger: BaseTrigger) -> bool:
+    """
+    Say whether a trigger can store and read XComs without blocking the event loop. Delete the second with Airflow 3.2.
+
+    Source: ``aset`` and ``aget_one`` of ``XCom``, which are new in Airflow 3.3.
+    """
+    return runs_in_triggerer(trigger) and version_compat.is_airflow(3, 3)
 
 
 def task_instance_of(trigger: BaseTrigger) -> TaskInstance | None:

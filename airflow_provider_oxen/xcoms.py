@@ -9,10 +9,11 @@ a task deletes the results of earlier attempts. Whether a task may end in the tr
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen import storage_compat, triggerer_compat
-from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.outcomes import find_evaluation
 from airflow_provider_oxen.start_end import may_end_in_triggerer
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULT_KEYS",
     "WAITS_FOR_KEY",
+    "WaitedFor",
     "delete_earlier_results",
     "find_waited_for",
+    "find_waited_for_from_triggerer",
     "store_links",
     "store_links_from_triggerer",
     "store_result",
@@ -37,49 +40,85 @@ RESULT_KEYS = ("return_value", "evaluation")
 WAITS_FOR_KEY = "waits_for"
 
 
-def store_waited_for(context: Context, ref: EvaluationRef, oxen_conn_id: str) -> None:
+class WaitedFor(NamedTuple):
+    """
+    What a task waits for.
+
+    :param evaluation: as seen when this was stored; None where it was not seen by then.
+    """
+
+    ref: EvaluationRef
+    oxen_conn_id: str
+    evaluation: Evaluation | None = None
+
+    def to_xcom(self, try_number: int) -> dict[str, Any]:
+        """Write it as plain JSON."""
+        seen = None if self.evaluation is None else self.evaluation.to_dict()
+        return {**asdict(self.ref), "oxen_conn_id": self.oxen_conn_id, "try_number": try_number, "last_seen": seen}
+
+    @classmethod
+    def from_xcom(cls, found: object, try_number: int) -> WaitedFor | None:
+        """
+        Read it.
+
+        :return: None where this attempt has not stored it. Airflow does not delete the XComs of earlier attempts where
+            no worker begins the wait.
+        """
+        if not isinstance(found, dict) or found.get("try_number") != try_number:
+            return None
+        ref, oxen_conn_id = EvaluationRef.find_in(found), found.get("oxen_conn_id")
+        if ref is None or not isinstance(oxen_conn_id, str) or not oxen_conn_id:
+            return None
+        return cls(ref, oxen_conn_id, find_evaluation(found.get("last_seen")))
+
+
+def store_waited_for(context: Context, waited_for: WaitedFor) -> None:
     """
     Store what the task is about to wait for. A task's XComs live through a deferral, in every version of Airflow.
 
     It is stored whatever ``do_xcom_push`` says: the task itself needs it, as it needs the id of what it started.
     """
     ti = context["ti"]
-    ti.xcom_push(key=WAITS_FOR_KEY, value=_describe_wait(ref, oxen_conn_id, ti.try_number))
+    ti.xcom_push(key=WAITS_FOR_KEY, value=waited_for.to_xcom(ti.try_number))
 
 
-async def store_waited_for_from_triggerer(trigger: BaseTrigger, ref: EvaluationRef, oxen_conn_id: str) -> None:
+async def store_waited_for_from_triggerer(trigger: BaseTrigger, waited_for: WaitedFor) -> None:
     """
-    Store what a wait waits for that no worker has begun.
+    Store what a wait waits for that no worker has begun, or what no worker has seen of it.
 
     :param trigger: the trigger, as the triggerer set it up.
     """
     ti = triggerer_compat.task_instance_of(trigger)
-    if ti is None or not triggerer_compat.runs_in_triggerer(trigger):
+    if ti is None or not triggerer_compat.may_use_xcoms(trigger):
         return
     try:
-        await storage_compat.store_xcom(ti, WAITS_FOR_KEY, _describe_wait(ref, oxen_conn_id, ti.try_number))
-    except Exception as error:  # noqa: BLE001  # it matters only if Airflow ends the trigger, and the templates change
+        await storage_compat.store_xcom(ti, WAITS_FOR_KEY, waited_for.to_xcom(ti.try_number))
+    except Exception as error:  # noqa: BLE001  # it matters only where something else fails, too
         trigger.log.warning("What this task waits for could not be stored: %r", error)
 
 
-def find_waited_for(context: Context) -> tuple[EvaluationRef, str] | None:
+async def find_waited_for_from_triggerer(trigger: BaseTrigger) -> WaitedFor | None:
     """
-    Find what the task deferred for: the evaluation, and the id of the connection.
+    Find what the triggerer before this one has stored. None where there was none, or where Airflow does not say.
 
-    :return: None where this attempt has not stored it: no triggerer has run the trigger of a wait that no worker began.
-        Airflow does not delete the XComs of earlier attempts there.
+    :param trigger: the trigger, as the triggerer set it up.
     """
+    ti = triggerer_compat.task_instance_of(trigger)
+    if ti is None or not triggerer_compat.may_use_xcoms(trigger):
+        return None
+    try:
+        return WaitedFor.from_xcom(await storage_compat.find_xcom(ti, WAITS_FOR_KEY), ti.try_number)
+    except Exception as error:  # noqa: BLE001  # the wait then begins as if none had seen the evaluation
+        trigger.log.warning("What this task waits for could not be read: %r", error)
+        return None
+
+
+def find_waited_for(context: Context) -> WaitedFor | None:
+    """Find what the task deferred for. None where no triggerer has run the trigger of a wait that no worker began."""
     ti = context["ti"]
     # With the map index: without it, Airflow may give the value of another one.
     found = ti.xcom_pull(task_ids=ti.task_id, key=WAITS_FOR_KEY, map_indexes=ti.map_index)
-    if not isinstance(found, dict) or found.get("try_number") != ti.try_number:
-        return None
-    ref, oxen_conn_id = EvaluationRef.find_in(found), found.get("oxen_conn_id")
-    return (ref, oxen_conn_id) if ref is not None and isinstance(oxen_conn_id, str) and oxen_conn_id else None
-
-
-def _describe_wait(ref: EvaluationRef, oxen_conn_id: str, try_number: int) -> dict[str, Any]:
-    return {**asdict(ref), "oxen_conn_id": oxen_conn_id, "try_number": try_number}
+    return WaitedFor.from_xcom(found, ti.try_number)
 
 
 def store_links(

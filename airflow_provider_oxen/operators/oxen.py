@@ -274,9 +274,15 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         pushed = ti.xcom_pull(task_ids=self.task_id, key="evaluation_id", map_indexes=ti.map_index)
         return self._starter.find(context, EvaluationRef(self.namespace, self.repo_name, pushed or ""))
 
+    def check_settings(self) -> None:
+        """Refuse what can never work, also of the settings that only this task has."""
+        super().check_settings()
+        start_request.check_settings(vars(self))
+
     def _check_rendered(self) -> None:
-        """Refuse what is wrong with a rendered argument. It will be no better at the next attempt."""
+        """Refuse what is wrong, before it costs anything. It will be no better at the next attempt."""
         try:
+            self.check_settings()
             vars(self).update(
                 start_request.check_literals({name: getattr(self, name) for name in self.template_fields})
             )
@@ -286,12 +292,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
 
     def _check(self) -> None:
         """Refuse what can be known to be wrong now."""
-        check_durations(timeout=self.timeout, execution_timeout=self.execution_timeout)  # also the configuration's
-        start_request.check_settings(vars(self))
-        if self.conditions is not None:
-            from airflow_provider_oxen.conditions import check_conditions
-
-            check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
+        self.check_settings()
         # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
         if version_compat.is_made_from_mapped(self):
             return

@@ -158,14 +158,10 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         # Until the deadline, where Airflow's argument silent_fail says that failed polls do not matter.
         self.retry_window = None if self.silent_fail else parse_seconds("retry_window", retry_window)
         self.conditions = conditions
+        self.end_from_trigger = end_from_trigger
         self._place = describe_task(kwargs)
         with naming_task(kwargs):
-            # Also those of default_args and of the configuration.
-            check_durations(timeout=self.timeout, execution_timeout=self.execution_timeout)
-            if conditions is not None:
-                from airflow_provider_oxen.conditions import check_conditions
-
-                check_conditions(conditions, end_from_trigger=end_from_trigger)
+            self.check_settings()
             # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
                 self._check_known(vars(self))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_oxen import start_end, triggerer_compat, xcoms
-from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_outcome, describe_step
+from airflow_provider_oxen.outcomes import find_evaluation
 from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
@@ -97,7 +98,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.do_xcom_push = do_xcom_push
         self.started_here = started_here
         self.is_recorded = is_recorded
-        self._last_seen = _parse_last_seen(last_seen)
+        self._last_seen = find_evaluation(last_seen)
         self._hub: str | None = None
         self._has_ended = False
 
@@ -121,13 +122,11 @@ class OxenEvaluationTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over."""
-        wait = self._begin()
+        wait = await self._recall(self._begin())
         # Wall clock at the start, steady from then on: a change of the machine's clock moves no deadline.
         epoch = time.time() - time.monotonic()
         links: dict[str, str] = {}
         max_age = self.poke_interval / 2
-        if self.deadline is None:  # no worker has begun this wait
-            await xcoms.store_waited_for_from_triggerer(self, wait.ref, self.oxen_conn_id)
         async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
             while True:
                 result, at = await client.poll(wait.ref, max_age=max_age)
@@ -137,6 +136,8 @@ class OxenEvaluationTrigger(BaseTrigger):
                 if self.deadline is None and news and wait.evaluation is not None:  # no worker has stored the links
                     addresses = build_addresses(wait.ref, wait.evaluation, client.hub)
                     links = await xcoms.store_links_from_triggerer(self, addresses, links)
+                if before.evaluation is None and wait.evaluation is not None and not isinstance(step, Outcome):
+                    await self._store_waited_for(wait)  # for a triggerer that takes over
                 self._hub = client.hub
                 if isinstance(step, Outcome):
                     outcome = replace(step, hub=client.hub)
@@ -183,6 +184,21 @@ class OxenEvaluationTrigger(BaseTrigger):
             "%s", describe_killed(ref, self._hub, started_here=self.started_here, is_recorded=self.is_recorded)
         )
 
+    async def _recall(self, wait: Wait) -> Wait:
+        """Go on with what another triggerer has waited for and seen, where no worker has seen the evaluation."""
+        if wait.evaluation is not None:
+            return wait
+        found = await xcoms.find_waited_for_from_triggerer(self)
+        if found is None:
+            await self._store_waited_for(wait)
+            return wait
+        # Each triggerer renders the templates of a wait that began in one, and they may have changed since.
+        self.oxen_conn_id = found.oxen_conn_id
+        return wait._replace(ref=found.ref, evaluation=found.evaluation)
+
+    async def _store_waited_for(self, wait: Wait) -> None:
+        await xcoms.store_waited_for_from_triggerer(self, xcoms.WaitedFor(wait.ref, self.oxen_conn_id, wait.evaluation))
+
     def _begin(self) -> Wait:
         deadline = self.deadline
         return Wait(
@@ -195,11 +211,3 @@ class OxenEvaluationTrigger(BaseTrigger):
             exists=self.started_here,
             evaluation=self._last_seen,
         )
-
-
-def _parse_last_seen(document: object) -> Evaluation | None:
-    """Read what was stored; what cannot be used is as good as nothing."""
-    try:
-        return Evaluation.from_dict(document) if isinstance(document, Mapping) else None
-    except ValueError:
-        return None

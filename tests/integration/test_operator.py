@@ -374,6 +374,57 @@ def test_prompt_may_have_columns_and_templates(oxen_hub: LocalHub, ti: StartingT
     assert started.path == "data/2026-11-25.parquet"
 
 
+@pytest.mark.parametrize("marks", ["{{ %s }}", "<< %s >>"])
+def test_native_rendering_changes_no_text(oxen_hub: LocalHub, ti: StartingTaskInstance, marks: str) -> None:
+    """With ``render_template_as_native_obj``, texts are sent as written; only what is in ``body`` may be a number."""
+    ends(oxen_hub, "on the worker")
+    own = {} if "{" in marks else {"variable_start_string": "<<", "variable_end_string": ">>"}
+    with DAG("d", schedule=None, render_template_as_native_obj=True, jinja_environment_kwargs=own):
+        operator = make_operator(
+            prompt=marks % "prompt",
+            model="'quoted' or not'",
+            target_column="1_000",
+            name='"a name"',
+            target_branch=marks % "nothing",
+            auto_commit=True,
+            commit_message=marks % "number",
+            body={"seed": marks % "number", "tag": "2024"},
+            deferrable=False,
+        )
+    operator.render_template_fields({"prompt": '{"is": [1, 2]}', "number": "1_000", "nothing": None})
+    operator.execute({"ti": ti})
+
+    body = oxen_hub.started[0].body
+    assert (body["prompt"], body["target_column"], body["commit_message"]) == ('{"is": [1, 2]}', "1_000", "1_000")
+    assert (body["model_id"], body["name"]) == ("'quoted' or not'", '"a name"')
+    assert (body["seed"], body["tag"]) == (1000, "2024")
+    assert "target_branch" not in body
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("poke_interval", 0, "poke_interval must be above 0 seconds"),
+        ("max_wait", "60", "max_wait must be a timedelta or a finite number"),
+        ("retry_window", -1, "retry_window must be a timedelta or a finite number"),
+        ("timeout", None, "timeout must be a timedelta or a finite number"),
+        ("conditions", all_rows, "conditions: all_rows makes a condition and was not called"),
+        ("on_clear", "again", "on_clear must be 'resume' or 'start_again'"),
+        ("deferrable", "false", "deferrable must be True or False"),
+    ],
+)
+def test_setting_of_a_policy_that_can_never_work_starts_nothing(
+    oxen_hub: LocalHub, ti: StartingTaskInstance, name: str, value: Any, problem: str
+) -> None:
+    """A cluster policy sets what the operator itself refuses: that is noticed before an evaluation is started."""
+    operator = make_operator()
+    setattr(operator, name, value)
+
+    with pytest.raises(AirflowFailException, match=f"^Nothing was started: {problem}"):
+        operator.execute({"ti": ti})
+    assert oxen_hub.start_requests == []
+
+
 @pytest.mark.parametrize(
     ("rendered", "problem"),
     [

@@ -637,18 +637,47 @@ def test_white_space_around_rendered_names_is_left_out(oxen_hub: LocalHub, way: 
     assert f"/api/repos/ox/customer-intents/evaluations/{evaluation_id}" in str(oxen_hub.requests)
 
 
-@pytest.mark.parametrize(("written", "text"), [("2024", "2024"), ("1e3", "1e3"), ("0x10", "0x10"), ("2_4", "2_4")])
-def test_name_that_looks_like_a_number_stays_as_written(oxen_hub: LocalHub, written: str, text: str) -> None:
-    """With ``render_template_as_native_obj``, Jinja would make another name of it."""
+@pytest.mark.parametrize("written", ["2024", "1e3", "1e5", "0x10", "1_000", "00123", "1.50", "True", "2024 "])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_name_that_looks_like_a_number_stays_as_written(oxen_hub: LocalHub, written: str, *, mapped: bool) -> None:
+    """With ``render_template_as_native_obj``, Jinja would make another name of it, of a template's as well."""
+    names = {"namespace": written, "repo_name": "{{ x }}"}
     with DAG("d", schedule=None, render_template_as_native_obj=True):
-        gate = OxenEvaluationSensor(task_id="gate", namespace=written, repo_name="{{ x }}", evaluation_id="e")
+        if mapped:
+            made = OxenEvaluationSensor.partial(task_id="gate", **names).expand(evaluation_id=["{{ x -}} "])
+            gate = made.unmap({"evaluation_id": "{{ x -}} "})
+        else:
+            gate = OxenEvaluationSensor(task_id="gate", **names, evaluation_id="{{ x -}} ")
 
-    gate.render_template_fields({"x": "2024"})
+    gate.render_template_fields({"x": written})
     with contextlib.suppress(AirflowFailException):  # the hub has no such evaluation
         gate.poke({})
 
-    assert gate.namespace == text
-    assert [request.path for request in oxen_hub.requests] == [f"/api/repos/{text}/2024/evaluations/e"]
+    text = written.strip()
+    assert [request.path for request in oxen_hub.requests] == [f"/api/repos/{text}/{text}/evaluations/{text}"]
+
+
+@pytest.mark.parametrize(
+    ("rendered", "words"),
+    [
+        (None, ": nothing was given, or the task it should come from returned nothing"),
+        ("None", ": nothing was given, or the task it should come from returned nothing"),
+        (["e-1"], "it is a list as text: name one task in xcom_pull"),
+        ({"id": "e-1"}, "it is a dict as text: give one of its values"),
+        ("e 1", "is 'e 1': no name has white space in it"),
+    ],
+)
+def test_value_of_a_template_that_is_no_name_is_refused(rendered: object, words: str) -> None:
+    """What a template renders to is checked on the worker, also where Jinja made an object of it."""
+    for native in (True, False):
+        with DAG("d", schedule=None, render_template_as_native_obj=native):
+            gate = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="r", evaluation_id="{{ x }}")
+        gate.render_template_fields({"x": rendered})
+
+        with pytest.raises(AirflowFailException) as raised:
+            gate.execute({"ti": FakeTaskInstance()})
+
+        assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -98,13 +98,16 @@ class FakeComms:
     noted: Callable[[], Any] = lambda: None
     notes: list[Any] = field(default_factory=list)
 
-    async def asend(self, message: Any) -> None:
+    async def asend(self, message: Any) -> Any:
+        from airflow.sdk.execution_time.comms import XComResult
+
         if type(message).__name__ != "SetXCom":  # other things go on this way as well
-            return
+            return XComResult(key="waits_for", value=None) if type(message).__name__ == "GetXCom" else None
         if self.refuse:
             raise ConnectionError("Airflow is down")
         self.sent.append(message)
         self.notes.append(self.noted())
+        return None
 
 
 @pytest.fixture
@@ -605,8 +608,9 @@ async def test_completed_evaluation_ends_the_task(oxen_hub: LocalHub, comms: Fak
 
     assert isinstance(event, TaskSuccessEvent)
     assert event.xcoms is None
-    waits_for, *results = comms.sent
-    assert (waits_for.key, waits_for.value["evaluation_id"]) == ("waits_for", evaluation_id)
+    begun, seen, *results = comms.sent
+    assert [(each.key, each.value["evaluation_id"]) for each in (begun, seen)] == [("waits_for", evaluation_id)] * 2
+    assert (begun.value["last_seen"], seen.value["last_seen"]["status"]) == (None, "queued")
     assert [message.key for message in results] == ["return_value", "evaluation"]
     for message in results:
         assert (message.dag_id, message.run_id, message.task_id, message.map_index) == ("d", "r", "gate", -1)

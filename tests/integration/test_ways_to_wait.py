@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import SimpleNamespace
@@ -19,17 +21,19 @@ from airflow_provider_oxen import pool, version_compat
 from airflow_provider_oxen import wait as wait_module
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.reactions import OxenHubUnreachableError, OxenNotTheHubError, OxenWaitLostError
-from airflow_provider_oxen.testing import Alter, Disconnect, Fault, LocalHub, Respond
+from airflow_provider_oxen.testing import Alter, Disconnect, Fault, LocalHub, Respond, Trickle
 from tests.support.airflow import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_3_PLUS,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowTaskTimeout,
+    TaskDeferred,
 )
 from tests.support.dag_test import prepare_database, run_dag_test
 from tests.support.public_hub import public_hub
 from tests.support.tasks import (
+    TAKEN_OVER_IN_TRIGGERER,
     WAYS_TO_GO_ON,
     FakeTaskInstance,
     FakeTaskStateStore,
@@ -40,25 +44,53 @@ from tests.support.tasks import (
     run_task,
     trigger_error,
 )
-from tests.support.triggers import make_trigger, run_trigger
+from tests.support.triggers import make_trigger, run_trigger, triggerer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-IN_TRIGGERER = pytest.param(
-    "in the triggerer",
-    marks=pytest.mark.skipif(not version_compat.can_start_and_end_in_triggerer(), reason="this Airflow cannot do it"),
-)
+    from aiohttp import web
+
+    from airflow_provider_oxen.testing.exchange import Exchange
+
+IN_TRIGGERER = [
+    pytest.param(way, marks=pytest.mark.skipif(not version_compat.can_start_and_end_in_triggerer(), reason="not here"))
+    for way in ("in the triggerer", TAKEN_OVER_IN_TRIGGERER)
+]
 IN_DAG_TEST = pytest.param(
     "dag.test()",
     marks=pytest.mark.skipif(
         AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS, reason="it fails there with the newest fastapi, with any task"
     ),
 )
+needs_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 has triggers that store XComs")
 HTML = (b"<html>Sign in</html>", {"Content-Type": "text/html"})
 #: An HTTP error of a gateway's, with the location that makes a 302 whole.
 LOGIN = (b"<html>Sign in</html>", {"Content-Type": "text/html", "Location": "https://login.example/"})
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """
+    Refuse the key from now on, and put another one into the connection.
+
+    :param status_code: how the hub refuses the request that comes with the old one.
+    """
+
+    status_code: int
+    hub: LocalHub | None = None
+
+    async def act(self, exchange: Exchange) -> web.StreamResponse:
+        assert self.hub is not None
+        self.hub.api_key += "-new"
+        _change_connection(password=self.hub.api_key)
+        return await Respond(self.status_code).act(exchange)
+
+
+def _change_connection(**fields: Any) -> None:
+    os.environ["AIRFLOW_CONN_OXEN_DEFAULT"] = json.dumps(json.loads(os.environ["AIRFLOW_CONN_OXEN_DEFAULT"]) | fields)
+
 
 #: Each row of the table of faults: the faults after the evaluation was seen for the first time, how the evaluation
 #: ends, and further arguments of the sensor. Polls are counted from 1.
@@ -86,6 +118,11 @@ ROWS: dict[str, tuple[tuple[Fault, ...], str, dict[str, Any]]] = {
     "404 of the hub that lasts": ((Fault(Respond(404), first=2),), "completed", {}),
     "refusal": ((Fault(Respond(402), first=2),), "completed", {}),
     "refusal of the key": ((Fault(Respond(401), first=2),), "completed", {}),
+    "refusal of the key's owner": ((Fault(Respond(403), first=2),), "completed", {}),
+    "rotated key that passes": ((Fault(Rotate(401), first=2, count=1),), "completed", {}),
+    "rotated key, refused with 403, that passes": ((Fault(Rotate(403), first=2, count=1),), "completed", {}),
+    "trickle that passes": ((Fault(Trickle(0.05), first=2, count=1),), "completed", {"retry_window": 5}),
+    "trickle that lasts": ((Fault(Trickle(0.05), first=2),), "completed", {"retry_window": 0.3}),
     "unknown status that passes": ((Fault(Alter(evaluation={"status": "paused"}), first=2, count=2),), "completed", {}),
     "unknown status until the deadline": (
         (Fault(Alter(evaluation={"status": "paused"}), first=2),),
@@ -135,6 +172,13 @@ def _facts(result: Result) -> dict[str, Any]:
 def _run(hub: LocalHub, way: str, row: str) -> Result:
     faults, end, arguments = ROWS[row]
     run = run_dag_test if way == "dag.test()" else partial(run_task, way)
+    faults = tuple(
+        replace(fault, what=replace(fault.what, hub=hub)) if isinstance(fault.what, Rotate) else fault
+        for fault in faults
+    )
+    if "trickle" in row:
+        extra = json.loads(os.environ["AIRFLOW_CONN_OXEN_DEFAULT"])["extra"]
+        _change_connection(extra=extra | {"timeout": 0.7})
     stays = "deadline" in row or "lasts" in row or "refusal" in row  # then what was last seen is always the same
     evaluation_id = hub.add_evaluation("waited-for", end=end, seconds=60 if stays else 0.5, rows=10, faults=faults)
     return run(evaluation_id, **{"poke_interval": 0.05, "max_wait": 0.06, **arguments})
@@ -151,7 +195,7 @@ def _database() -> None:
 
 
 @pytest.mark.usefixtures("_database")
-@pytest.mark.parametrize("way", ["deferred", *WAYS_TO_GO_ON, IN_TRIGGERER, IN_DAG_TEST])
+@pytest.mark.parametrize("way", ["deferred", *WAYS_TO_GO_ON, *IN_TRIGGERER, IN_DAG_TEST])
 @pytest.mark.parametrize("row", ROWS)
 def test_every_way_of_waiting_ends_alike(hub: LocalHub, row: str, way: str) -> None:
     """An evaluation that was seen, and then a fault: the end is that of a task that pokes."""
@@ -228,8 +272,6 @@ def test_timeout_that_no_triggerer_reported_says_what_was_last_seen(hub: LocalHu
 
 
 def _deferral(gate: Any) -> Any:
-    from tests.support.airflow import TaskDeferred
-
     with pytest.raises(TaskDeferred) as deferred:
         gate.execute({"ti": FakeTaskInstance()})
     return deferred.value
@@ -305,9 +347,11 @@ def test_other_durations_of_a_policy_may_be_a_timedelta(hub: LocalHub, way: str)
     [
         ("poke_interval", 0, "poke_interval must be above 0 seconds"),
         ("retry_window", -1, "retry_window must be a timedelta or a finite number of seconds"),
+        ("timeout", None, "timeout must be a timedelta or a finite number of seconds"),
+        ("conditions", "all_rows", "conditions must be a callable"),
     ],
 )
-def test_duration_of_a_policy_that_can_never_work_fails_at_once(
+def test_setting_of_a_policy_that_can_never_work_fails_at_once(
     hub: LocalHub, name: str, value: Any, words: str, *, deferrable: bool
 ) -> None:
     """A cluster policy sets what the sensor itself refuses: nothing is polled, and no retry can help."""
@@ -471,22 +515,76 @@ async def test_retry_window_begins_again_where_another_triggerer_takes_over(hub:
 @pytest.mark.parametrize(
     ("response", "outcome"), [(Respond(404), "refused"), (Respond(404, b"default backend - 404"), "not_the_hub")]
 )
-async def test_triggerer_that_takes_over_what_began_in_one_knows_nothing(
-    hub: LocalHub, response: Respond, outcome: str
+@pytest.mark.parametrize("begun_by", ["a worker", "the triggerer"])
+async def test_triggerer_that_takes_over_knows_what_another_one_has_seen(
+    hub: LocalHub, response: Respond, outcome: str, begun_by: str
 ) -> None:
-    """Nothing says that another triggerer has seen the evaluation: a 404 counts as at the first poll."""
-    evaluation_id = hub.add_evaluation(seconds=60)
-    trigger = make_trigger(evaluation_id, timeout=60)
-    first = asyncio.create_task(run_trigger(trigger))
-    while hub.requests_for(evaluation_id) < 2:
-        await asyncio.sleep(0.01)
-    first.cancel()
-    await asyncio.wait([first])  # what they share in one process is gone
-    hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(response),))
+    """An evaluation that a triggerer was the first to see is known from Airflow 3.3 on, and a 404 may pass."""
+    knows = version_compat.is_airflow(3, 3)
+    limit = {"deadline": time.time() + 60} if begun_by == "a worker" else {"timeout": 60}
+    ti, evaluation_id = FakeTaskInstance(), hub.add_evaluation(seconds=60)
+    trigger = make_trigger(evaluation_id, **limit)
+    with triggerer(ti.xcoms):
+        first = asyncio.create_task(run_trigger(trigger, ti=ti))
+        while hub.requests_for(evaluation_id) < 2:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])  # what they share in one process is gone
+        hub.add_evaluation(evaluation_id, seconds=0, faults=(Fault(response, count=2),))
 
-    event = await run_trigger(type(trigger)(**trigger.serialize()[1]))
+        event = await run_trigger(type(trigger)(**trigger.serialize()[1]), ti=ti)
 
-    assert (event["outcome"], hub.requests_for(evaluation_id)) == (outcome, 1)
+    assert (event["outcome"], hub.requests_for(evaluation_id)) == (("completed", 3) if knows else (outcome, 1))
+
+
+@needs_3_3
+async def test_triggerer_that_takes_over_waits_for_the_same_evaluation(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Templates are rendered again where a triggerer takes over, and may give another evaluation and connection."""
+    ti = FakeTaskInstance()
+    hub.add_evaluation("old-one", seconds=60)
+    hub.add_evaluation("new-one", end="errored", seconds=0)
+    with triggerer(ti.xcoms):
+        first = asyncio.create_task(run_trigger(make_trigger("old-one", timeout=60), ti=ti))
+        while not hub.requests_for("old-one"):
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        hub.add_evaluation("old-one", seconds=0)
+        monkeypatch.setenv("AIRFLOW_CONN_MOVED", "oxen://:another-key@127.0.0.1:9/")
+
+        event = await run_trigger(make_trigger("new-one", oxen_conn_id="moved", timeout=60), ti=ti)
+
+        assert (event["outcome"], event["evaluation_id"]) == ("completed", "old-one")
+        ti.try_number += 1
+        assert (await run_trigger(make_trigger("new-one", timeout=60), ti=ti))["evaluation_id"] == "new-one"
+
+
+@needs_3_3
+@pytest.mark.parametrize("stored", [None, "a text", {"try_number": 1}])
+async def test_what_cannot_be_read_of_an_earlier_triggerer_changes_nothing(hub: LocalHub, stored: Any) -> None:
+    """A wait begins as if no triggerer had run it before."""
+    ti = FakeTaskInstance(xcoms={"waits_for": stored})
+    with triggerer(ti.xcoms):
+        event = await run_trigger(make_trigger(hub.add_evaluation(seconds=0), timeout=60), ti=ti)
+
+    assert event["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
+def test_worker_that_airflow_hands_the_wait_knows_what_was_seen(hub: LocalHub, error: str) -> None:
+    """Where the poll of that worker fails, message and XCom have the evaluation as it was seen before the deferral."""
+    ti, evaluation_id = FakeTaskInstance(), hub.add_evaluation(seconds=60, faults=(Fault(Respond(503), first=2),))
+    with pytest.raises(TaskDeferred):
+        make_gate(evaluation_id).execute({"ti": ti})
+
+    with pytest.raises(
+        (AirflowSensorTimeout, OxenWaitLostError), match=r"queued.*last failure: 503|last failure: 503.*queued"
+    ):
+        make_gate(evaluation_id).resume_execution("__fail__", {"error": trigger_error(error)}, {"ti": ti})
+
+    assert ti.xcoms["evaluation"]["status"] == "queued"
 
 
 # What a task that reschedules remembers

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.version_compat import reschedule_exception
 from tests.support.airflow import TaskDeferred
-from tests.support.triggers import run_trigger
+from tests.support.triggers import run_trigger, triggerer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,8 @@ WAYS = ["first poll", "poke", "reschedule", "deferred"]
 WAYS_TO_WAIT = WAYS[1:]
 #: Those in which another process takes over what one has seen: the store of Airflow 3.3, or a second triggerer.
 WAYS_TO_GO_ON = ["reschedule with a store", "taken over"]
+#: The same, of a wait that no worker has begun.
+TAKEN_OVER_IN_TRIGGERER = "in the triggerer, taken over"
 
 
 @dataclass
@@ -133,7 +136,8 @@ def run_task(
     """
     Run a gate to its end. Each of its processes has a sensor of its own, as in Airflow.
 
-    :param way: one of :data:`WAYS` or :data:`WAYS_TO_GO_ON`, or ``in the triggerer``: no worker starts the wait.
+    :param way: one of :data:`WAYS` or :data:`WAYS_TO_GO_ON`, or ``in the triggerer``: no worker starts the wait; or
+        :data:`TAKEN_OVER_IN_TRIGGERER`.
     :param context: what the task's context has besides the task instance.
     :param rendered_later: what templates render to when the task is resumed after its deferral.
     :param lose_event: resume the task with an event of an unknown form.
@@ -142,7 +146,7 @@ def run_task(
     arguments = {
         "deferrable": way != "poke" and not way.startswith("reschedule"),
         "mode": "reschedule" if way.startswith("reschedule") else "poke",
-        "start_from_trigger": way == "in the triggerer",
+        "start_from_trigger": way.startswith("in the triggerer"),
         **arguments,
     }
     ti, result = FakeTaskInstance(), Result()
@@ -150,7 +154,7 @@ def run_task(
     if way == "reschedule with a store":
         context["task_state_store"] = FakeTaskStateStore()
     try:
-        method, kwargs = _start(evaluation_id, arguments, context, result, take_over=way == "taken over")
+        method, kwargs = _start(evaluation_id, arguments, context, result, take_over=way.endswith("taken over"))
         if method is not None:
             result.sensor = make_gate(evaluation_id, **arguments)
             for name, value in (rendered_later or {}).items():
@@ -187,15 +191,19 @@ def _start(
             continue
         trigger = _load(path)(**json.loads(json.dumps(trigger_arguments)))
         if take_over:
-            asyncio.run(_run_for_a_moment(trigger))
-            trigger = _load(path)(**json.loads(json.dumps(trigger.serialize()[1])))
+            with triggerer(context["ti"].xcoms):
+                asyncio.run(_run_for_a_moment(trigger, context["ti"]))
+                trigger = _load(path)(**json.loads(json.dumps(trigger.serialize()[1])))
+                return method, {**(kwargs or {}), "event": asyncio.run(run_trigger(trigger, ti=context["ti"]))}
         return method, {**(kwargs or {}), "event": asyncio.run(run_trigger(trigger))}
 
 
-async def _run_for_a_moment(trigger: Any) -> None:
-    """Run a trigger in a triggerer that stops soon after its first poll."""
-    task = asyncio.create_task(run_trigger(trigger))
+async def _run_for_a_moment(trigger: Any, ti: FakeTaskInstance) -> None:
+    """Run a trigger in a triggerer that stops soon after its first poll, when the evaluation was seen."""
+    task = asyncio.create_task(run_trigger(trigger, ti=ti))
     await asyncio.wait([task], timeout=0.08)
+    while not task.done() and version_compat.is_airflow(3, 3) and ti.xcoms["waits_for"]["last_seen"] is None:
+        await asyncio.sleep(0.005)
     task.cancel()
     await asyncio.wait([task])
 
