@@ -6,8 +6,10 @@ Imports are cheap here, because the literal arguments of a DAG file are checked 
 
 from __future__ import annotations
 
+import inspect
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from numbers import Integral
@@ -17,8 +19,8 @@ from uuid import UUID
 __all__ = [
     "TriggerArguments",
     "as_text",
+    "check_booleans",
     "check_conn_id",
-    "check_deferrable",
     "check_durations",
     "check_path",
     "check_path_parameter",
@@ -36,6 +38,11 @@ _EXAMPLES = {
     "repo_name": "the repository's name alone, such as 'customer-intents'",
     "evaluation_id": "the evaluation's id, such as 'd0c8585d-1234-5678-abcd-ef0123456789'",
 }
+#: The arguments that are True or False, Airflow's own for the end of a wait included.
+_BOOLEANS = (
+    *("deferrable", "start_from_trigger", "end_from_trigger", "wait_for_completion", "durable"),
+    *("soft_fail", "never_fail", "silent_fail"),
+)
 #: What people take for a name, and is the hub.
 _HOSTS = ("hub.oxen.ai", "www.oxen.ai", "oxen.ai")
 #: What editors and shells leave around a text without being seen, besides white space.
@@ -79,10 +86,21 @@ def is_template(text: str) -> bool:
 
 
 def is_known(value: object) -> bool:
-    """Say whether an argument is what it will be when the task runs: no template, and no output of a task."""
+    """Say whether an argument is what it will be: no template, no function in place of one, no output of a task."""
     if isinstance(value, str):
         return not is_template(value)
+    if callable(value) and _is_called_by_airflow(value):
+        return False
     return not hasattr(value, "iter_references")  # as the output of a task, and all else that Airflow resolves, has
+
+
+def _is_called_by_airflow(function: Callable[..., object]) -> bool:
+    """Say whether Airflow can call a function in place of a template. Source: ``Templater`` in Airflow 2.11 and 3."""
+    try:
+        inspect.signature(function).bind(context=None, jinja_env=None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def as_text(value: Any) -> Any:
@@ -130,7 +148,7 @@ def check_conn_id(value: object) -> None:
     :raises ValueError: it is empty, is not text, or is an address.
     """
     example = "name the Airflow connection to use, such as 'oxen_default'"
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         raise ValueError(f"oxen_conn_id is empty: {example}")
     if not isinstance(value, str):
         raise ValueError(  # noqa: TRY004  # as all that is wrong with an argument
@@ -153,14 +171,16 @@ def check_durations(**arguments: Any) -> None:
             raise ValueError("poke_interval must be above 0 seconds")
 
 
-def check_deferrable(value: object) -> None:
+def check_booleans(arguments: Mapping[str, object]) -> None:
     """
-    Refuse a text: ``"false"`` would count as true.
+    Refuse a text where an argument is True or False: ``"false"`` would count as true.
 
-    :raises ValueError: it is neither True nor False.
+    :param arguments: by name. One that is not there counts as not given.
+    :raises ValueError: one of them is neither.
     """
-    if not isinstance(value, bool):
-        raise ValueError(f"deferrable must be True or False, but is {value!r}")  # noqa: TRY004  # as all else
+    for name in _BOOLEANS:
+        if not isinstance(value := arguments.get(name, False), bool):
+            raise ValueError(f"{name} must be True or False, but is {value!r}")  # noqa: TRY004  # as all else
 
 
 def check_path(name: str, value: object) -> list[str]:

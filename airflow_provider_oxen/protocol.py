@@ -311,7 +311,7 @@ def _parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | Non
     if value is None:
         return None
     try:
-        seconds = float(value)
+        seconds = float(value.partition(",")[0])  # a proxy may have put two into one
     except ValueError:
         moment = _parse_http_date(value)
         if moment is None:

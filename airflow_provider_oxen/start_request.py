@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen.parameters import (
     as_text,
+    check_booleans,
     check_conn_id,
-    check_deferrable,
     check_path,
     check_path_parameter,
     is_known,
@@ -128,7 +128,7 @@ def check_settings(arguments: Mapping[str, Any]) -> None:
     if arguments.get("start_from_trigger"):
         why = "because a triggerer may run a trigger twice, and each start costs money"
         raise ValueError(f"start_from_trigger cannot be used here: an evaluation is started on a worker, {why}")
-    check_deferrable(arguments.get("deferrable", True))
+    check_booleans(arguments)
     for name, other in (("on_unknown_start", "fail"), ("on_clear", "resume")):
         value = arguments.get(name, other)
         if value not in (other, "start_again"):

@@ -31,6 +31,12 @@ __all__ = ["aiohttp_table", "requests_table", "translate"]
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 #: What OpenSSL calls a response that is not TLS, by its version.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+#: What OpenSSL says where the other side asks for a certificate of ours, or shares no version of TLS with us.
+_TLS_REFUSED = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "asks for a client certificate, which a connection of this type cannot give",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "accepts no version of TLS that this machine allows",
+    "UNSUPPORTED_PROTOCOL": "has no version of TLS that this machine allows",
+}
 #: How a port with TLS responds to plain HTTP, as bytes and as Python shows them in a text: a fatal alert.
 _TLS_ALERT = ("\x15\x03", "\\x15\\x03")
 #: Source: OpenSSL's x509_vfy.h.
@@ -196,6 +202,8 @@ def _find_wrong_setting(error: BaseException, config: ClientConfig) -> str | Non
                     "field 'proxy', or check the connection's schema and port"
                 )
             return f"the port does not speak TLS: set the connection's schema to http, or check its port{or_proxy}"
+        if refused := _TLS_REFUSED.get(getattr(cause, "reason", None) or ""):
+            return f"no TLS connection: the hub, or what is in front of it, {refused}"
         if config.base_url.startswith("http:") and any(alert in str(cause) for alert in _TLS_ALERT):
             return f"the port speaks TLS: set the connection's schema to https{or_proxy}"
     return None
@@ -215,6 +223,8 @@ def _advise_on_certificate(error: BaseException, config: ClientConfig) -> str:
             "CA's certificate again with basicConstraints (critical), keyUsage, subjectKeyIdentifier and "
             "authorityKeyIdentifier"
         )
+    if code is None:
+        return "the other side refused or ended it, or asks for a client certificate, which cannot be given"
     if isinstance(config.verify, str):
         return f"check the CA file that the connection's extra field 'verify' names, {config.verify!r}"
     return "the connection's extra field 'verify' may name a CA file"

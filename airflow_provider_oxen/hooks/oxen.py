@@ -15,7 +15,7 @@ from airflow_provider_oxen.config import ClientConfig, parse_config
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenUnreachableError
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
-from airflow_provider_oxen.parameters import as_text
+from airflow_provider_oxen.parameters import as_text, check_conn_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -161,10 +161,10 @@ class OxenHook(BaseHook):
 @contextmanager
 def _lookup_errors(conn_id: str) -> Iterator[None]:
     """Distinguish a connection that does not exist from a look-up that failed this time."""
-    if not conn_id:
-        raise OxenConfigError(
-            "is empty: name the Airflow connection to use, such as 'oxen_default'", field="oxen_conn_id"
-        )
+    try:
+        check_conn_id(conn_id)
+    except ValueError as error:
+        raise OxenConfigError(str(error).removeprefix("oxen_conn_id "), field="oxen_conn_id") from None
     try:
         yield
     except AirflowNotFoundException as error:

@@ -19,8 +19,8 @@ from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import (
     TriggerArguments,
     as_text,
+    check_booleans,
     check_conn_id,
-    check_deferrable,
     check_durations,
     check_path_parameter,
     is_known,
@@ -164,7 +164,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             self.check_settings()
             # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
-                self._check_known(vars(self))
+                self._check_known(vars(self) | {"start_from_trigger": start_from_trigger})
         self.hide_execution_timeout_if_mapped()
         if self.deferrable and self.reschedule:
             self._warn(
@@ -232,7 +232,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     @classmethod
     def _check_known(cls, arguments: Mapping[str, Any]) -> None:
-        check_deferrable(arguments.get("deferrable", True))
+        check_booleans(arguments)
         for name in ("namespace", "repo_name", "evaluation_id"):
             if name in arguments and is_known(arguments[name]):
                 check_path_parameter(name, arguments[name])

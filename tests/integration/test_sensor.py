@@ -576,6 +576,12 @@ def test_bad_literal_is_refused_when_the_dag_is_parsed(argument: str, value: obj
     [
         ({"poke_interval": 0}, "poke_interval must be above 0"),
         ({"deferrable": "false"}, "deferrable must be True or False, but is 'false'"),
+        ({"soft_fail": "false"}, "soft_fail must be True or False, but is 'false'"),
+        ({"never_fail": "0"}, "never_fail must be True or False, but is '0'"),
+        ({"start_from_trigger": "no"}, "start_from_trigger must be True or False, but is 'no'"),
+        ({"namespace": "my team"}, "argument 'namespace': is 'my team': no name has white space in it"),
+        ({"namespace": lambda: "ox"}, "argument 'namespace': must be text, but is function: a function was given"),
+        ({"oxen_conn_id": "None"}, "oxen_conn_id is empty: name the Airflow connection"),
         ({"timeout": timedelta.max}, "timeout is .* beyond the calendar"),
         ({"default_args": {"timeout": timedelta.max}}, "timeout is .* beyond the calendar"),
         ({"execution_timeout": timedelta.max}, "execution_timeout is .* beyond the calendar"),
@@ -605,6 +611,33 @@ def test_what_is_refused_when_the_dag_is_parsed_names_dag_and_task(
             ValueError, match=rf"^DAG 'nightly', task 'checks\.gate': {problem or 'conditions: .*exec'}"
         ):
             OxenEvaluationSensor.partial(**named).expand(evaluation_id=["x"])
+
+
+def test_function_that_airflow_calls_in_place_of_a_template_is_accepted(oxen_hub: LocalHub) -> None:
+    """Airflow calls a function with the context and its Jinja environment: it is known when the task runs."""
+
+    def newest(context: Any, jinja_env: Any) -> str:
+        assert jinja_env is not None
+        return context["newest"]
+
+    with DAG("d", schedule=None):
+        gate = OxenEvaluationSensor(task_id="gate", namespace="ox", repo_name="customer-intents", evaluation_id=newest)
+        OxenEvaluationSensor.partial(task_id="mapped", namespace="ox", evaluation_id=newest).expand(repo_name=["r"])
+    gate.render_template_fields({"newest": oxen_hub.add_evaluation(seconds=0)})
+
+    assert gate.execute({"ti": FakeTaskInstance()})["status"] == "completed"
+
+
+@pytest.mark.parametrize("conn_id", [None, "None", "", ["c"], {"conn_id": "c"}, "https://hub.oxen.ai"])
+def test_rendered_connection_id_that_is_none_fails_at_once(oxen_hub: LocalHub, conn_id: Any) -> None:
+    """What a template or a task gives for the connection's id is checked before anything is looked up."""
+    gate = make_gate("e", retry_window=60)
+    gate.oxen_conn_id = conn_id
+
+    with pytest.raises(AirflowFailException, match=r"argument 'oxen_conn_id': .*, such as 'oxen_default'"):
+        gate.execute({"ti": FakeTaskInstance()})
+
+    assert oxen_hub.requests == []
 
 
 def test_warning_names_dag_and_task() -> None:

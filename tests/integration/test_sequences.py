@@ -1,4 +1,8 @@
-"""Whole waits as sequences: faults, foreign responses, pauses, a moved clock, takeovers and retries, in any order."""
+"""
+Whole waits as sequences, in any way of waiting and any order.
+
+They have faults, foreign responses, pauses, a moved clock, cluster policies, takeovers and retries.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,27 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_oxen import gate as gate_module
+from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.pool import shared_connections
 from airflow_provider_oxen.testing import Alter, Disconnect, Fault, LocalHub, Respond
 from airflow_provider_oxen.triggers import oxen as trigger_module
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
-from tests.support.triggers import make_trigger
+from tests.support.airflow import AirflowException, TaskDeferred
+from tests.support.tasks import FakeTaskInstance, FakeTaskStateStore, RescheduleException, make_gate
+from tests.support.triggers import run_trigger, triggerer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 _TEXT = {"Content-Type": "text/plain"}
 _HTML = {"Content-Type": "text/html"}
@@ -58,26 +70,38 @@ FOREIGN: list[Any] = [
 ]
 
 
+#: What a cluster policy may set. The first two end the wait of an evaluation that never ends.
+POLICY = ["timeout", "execution_timeout", "poke_interval", "max_wait", "retry_window"]
+WAYS = ["deferred", "poke", "reschedule"]
+WAYS += ["in the triggerer"] if version_compat.can_start_and_end_in_triggerer() else []
+
+
 @dataclass(frozen=True)
 class Happenings:
     """
-    What happens to one wait.
+    What happens to one task.
 
+    :param way: how it waits.
     :param faults: what comes instead of the first responses.
     :param end: how the evaluation has ended; "running": it never ends.
     :param interruptions: seconds after which the wait is taken over by another triggerer, with the clock moved by then.
+    :param policy: what a cluster policy sets once the task is made: by name, whether to a ``timedelta``.
     """
 
+    way: str
     faults: Sequence[Any]
     end: str
     interruptions: Sequence[tuple[float, float]]
+    policy: Mapping[str, bool]
 
 
 sequences = st.builds(
     Happenings,
+    st.sampled_from(WAYS),
     st.lists(st.sampled_from(PASSING + FOREIGN), max_size=6),
-    st.sampled_from(["completed", "errored", "cancelled", "running"]),
+    st.sampled_from(["completed", "errored", "cancelled", "running", "running"]),
     st.lists(st.tuples(st.floats(0, 0.05), st.sampled_from([-7200.0, 0.0, 0.0, 7200.0])), max_size=3),
+    st.dictionaries(st.sampled_from(POLICY), st.booleans(), min_size=2),
 )
 
 
@@ -94,14 +118,33 @@ class _MovedClock:
         return getattr(time, name)
 
 
-async def _run(trigger: OxenEvaluationTrigger, interruptions: Sequence[tuple[float, float]], clock: _MovedClock) -> Any:
+def _make_gate(sequence: Happenings, limit: float) -> OxenEvaluationSensor:
+    """Make the task as each of its processes does. What a policy sets is something else in the DAG file."""
+    wanted = {"timeout": limit, "poke_interval": 0.001, "max_wait": 0.002, "retry_window": 2}
+    arguments = {name: 86_400 if name in sequence.policy else value for name, value in wanted.items()}
+    if "execution_timeout" in sequence.policy and sequence.way in ("deferred", "poke"):  # else it ends no wait
+        arguments["timeout"], wanted["execution_timeout"] = 86_400, limit
+        wanted["timeout"] = 86_400
+    gate = make_gate(
+        "x",
+        **arguments,
+        deferrable=sequence.way in ("deferred", "in the triggerer"),
+        mode="reschedule" if sequence.way == "reschedule" else "poke",
+        start_from_trigger=sequence.way == "in the triggerer",
+    )
+    for name, as_timedelta in sequence.policy.items():
+        if name in wanted:
+            is_timedelta = as_timedelta or name == "execution_timeout"
+            setattr(gate, name, timedelta(seconds=wanted[name]) if is_timedelta else wanted[name])
+    return gate if gate.start_trigger_args else gate.prepare_for_execution()
+
+
+async def _run(
+    trigger: OxenEvaluationTrigger, interruptions: Sequence[tuple[float, float]], clock: _MovedClock, ti: Any
+) -> Any:
     """Run a trigger; take it over from its serialized form each time it is interrupted."""
-
-    async def collect(trigger: OxenEvaluationTrigger) -> list[Any]:
-        return [event.payload async for event in trigger.run()]
-
     for seconds, offset in interruptions:
-        task = asyncio.create_task(collect(trigger))
+        task = asyncio.create_task(run_trigger(trigger, ti=ti))
         done, _ = await asyncio.wait([task], timeout=seconds)
         if done:
             return task.result()
@@ -109,21 +152,60 @@ async def _run(trigger: OxenEvaluationTrigger, interruptions: Sequence[tuple[flo
         with contextlib.suppress(asyncio.CancelledError):
             await task
         clock.offset += offset
-        _, arguments = trigger.serialize()
+        ends_at, (_, arguments) = getattr(trigger, "timeout_after", None), trigger.serialize()
         trigger = OxenEvaluationTrigger(**json.loads(json.dumps(arguments)))
-    return await collect(trigger)
+        trigger.timeout_after = ends_at
+    return await run_trigger(trigger, ti=ti)
+
+
+def _attempt(
+    sequence: Happenings,
+    limit: float,
+    interruptions: Sequence[tuple[float, float]],
+    clock: _MovedClock,
+    context: dict[str, Any],
+) -> str:
+    """Run one attempt of the task, and return how it ended."""
+    ti = context["ti"]
+    while True:
+        gate = _make_gate(sequence, limit)
+        try:
+            if start := gate.start_trigger_args:
+                trigger, method = OxenEvaluationTrigger(**start.trigger_kwargs), start.next_method
+                trigger.timeout_after = datetime.fromtimestamp(clock.time(), tz=timezone.utc) + start.timeout
+            else:
+                gate.execute(context)
+                break
+        except TaskDeferred as deferred:
+            trigger = OxenEvaluationTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1])))
+            method = deferred.method_name
+        except RescheduleException as rescheduled:
+            ti.first_rescheduled_at = ti.first_rescheduled_at or datetime.now(tz=timezone.utc)
+            time.sleep(max((rescheduled.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds(), 0))
+            continue
+        except AirflowException:  # the outcome says what it was
+            break
+        with triggerer(ti.xcoms):
+            event = asyncio.run(_run(trigger, interruptions, clock, ti))  # it has exactly one
+        gate = _make_gate(sequence, limit)
+        with triggerer(ti.xcoms), contextlib.suppress(AirflowException):
+            gate.resume_execution(method, {"event": event}, context)
+        break
+    described = gate.get_openlineage_facets_on_complete(None)
+    assert described is not None
+    return str(described.run_facets["oxen_evaluation"].outcome)
 
 
 def check_sequence(hub: LocalHub, sequence: Happenings) -> None:
     """
     Run one sequence, with as many retries as it takes, and check how each attempt ended.
 
-    An attempt has exactly one event. It says completed, errored or cancelled only where the evaluation has ended so;
-    it times out only where the deadline has passed, on the clock of the triggerer that says so; only a response that
-    was not the hub's ends it as such, so that it may be retried; and nothing is left open.
+    An attempt says completed, errored or cancelled only where the evaluation has ended so; it times out only where the
+    deadline has passed, on the clock of the triggerer that says so, be it the DAG file's or a policy's; only a response
+    that was not the hub's ends it as such, so that it may be retried; and nothing is left open.
     """
-    clock, really = _MovedClock(), trigger_module.time
-    trigger_module.time = clock  # type: ignore[attr-defined]  # not by a fixture: one for each example
+    clock, really = _MovedClock(), time
+    trigger_module.time = gate_module.time = clock  # type: ignore[attr-defined]  # not by a fixture: one for each example
     try:
         faults = tuple(Fault(what, first=number, count=1) for number, what in enumerate(sequence.faults, start=1))
         is_running = sequence.end == "running"
@@ -132,27 +214,29 @@ def check_sequence(hub: LocalHub, sequence: Happenings) -> None:
         )
         # A clock that is set back puts off the deadline where a triggerer takes over: here, by two hours.
         interruptions = [(after, abs(moved) if is_running else moved) for after, moved in sequence.interruptions]
-        for _attempt in range(len(sequence.faults) + 2):
-            deadline = clock.time() + (0.4 if is_running else 3600)
-            trigger = make_trigger("x", poke_interval=0.001, max_wait=0.002, retry_window=2, deadline=deadline)
-            events = asyncio.run(_run(trigger, interruptions, clock))
+        limit = 0.4 if is_running else 3600.0
+        kept: dict[str, Any] = {}  # where no worker begins an attempt, Airflow keeps the XComs of the one before
+        for attempt in range(1, len(sequence.faults) + 3):
+            xcoms = kept if sequence.way == "in the triggerer" else {}
+            ti, deadline = FakeTaskInstance(xcoms, try_number=attempt, id=str(attempt)), clock.time() + limit
+            store = {"task_state_store": FakeTaskStateStore()} if sequence.way == "reschedule" else {}
+            outcome = _attempt(sequence, limit, interruptions, clock, {"ti": ti, **store})
             interruptions = []
-            assert len(events) == 1, sequence
-            outcome = events[0]["outcome"]
             assert shared_connections() == []
-            assert outcome in (sequence.end, "timeout", "not_the_hub"), events
+            assert outcome in (sequence.end, "timeout", "not_the_hub"), (outcome, sequence)
             if outcome == "timeout":
-                assert clock.time() >= deadline, events
+                assert clock.time() >= deadline - 0.001, sequence
                 if not is_running:  # the clock was moved past the deadline: a retry has another one
                     continue
             if outcome != "not_the_hub":
                 break
-            assert any(what in FOREIGN for what in sequence.faults), events
-        assert outcome == ("timeout" if is_running else sequence.end), (sequence, events)
+            assert any(what in FOREIGN for what in sequence.faults), sequence
+        assert outcome == ("timeout" if is_running else sequence.end), (sequence, outcome)
     finally:
-        trigger_module.time = really  # type: ignore[attr-defined]
+        trigger_module.time = gate_module.time = really  # type: ignore[attr-defined]
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequences)
 def test_no_sequence_ends_a_wait_wrongly(oxen_hub: LocalHub, sequence: Happenings) -> None:

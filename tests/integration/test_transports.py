@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+import aiohttp
 import airflow
 import pytest
 import requests
@@ -40,7 +41,8 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond, Trickle
 from airflow_provider_oxen.transport import async_session, build_url, send, send_async, sync_session
-from airflow_provider_oxen.transport_errors import requests_table, translate
+from airflow_provider_oxen.transport_errors import aiohttp_table, requests_table, translate
+from tests.support.raw_responses import RawServer
 from tests.support.sockets import relay_to, serve_each
 
 if TYPE_CHECKING:
@@ -99,10 +101,10 @@ def test_evaluation_is_received(fetch: Fetch, oxen_hub: LocalHub) -> None:
 
 def test_request_is_the_contracts(fetch: Fetch, oxen_hub: LocalHub) -> None:
     """A GET with the bearer key and no body, at the contract's path."""
-    fetch(oxen_hub.add_evaluation("an id", seconds=0))
+    fetch(oxen_hub.add_evaluation("än-id", seconds=0))
 
     request = oxen_hub.requests[-1]
-    assert request.path == "/api/repos/ox/customer-intents/evaluations/an%20id"
+    assert request.path == "/api/repos/ox/customer-intents/evaluations/%C3%A4n-id"
     assert request.headers["authorization"] == f"Bearer {oxen_hub.api_key}"
     assert request.method == "GET"
     assert request.headers["user-agent"] == f"Apache-Airflow/{airflow.__version__} airflow-provider-oxen/{__version__}"
@@ -139,7 +141,7 @@ def test_call_without_a_body_has_no_content_type(oxen_hub: LocalHub, ask: Callab
 
 def test_url_can_be_kept(oxen_hub: LocalHub) -> None:
     """An address that was built once serves many requests."""
-    config, call = _config(oxen_hub), _call(oxen_hub.add_evaluation("an id", seconds=60))
+    config, call = _config(oxen_hub), _call(oxen_hub.add_evaluation("än-id", seconds=60))
     url = build_url(config, call)
 
     async def twice() -> None:
@@ -314,6 +316,48 @@ def test_certificate_that_is_refused_has_its_own_advice(code: int, advice: str, 
     assert advice in str(error)
     assert "may name" not in str(error)
     assert error.is_setting == is_setting  # type: ignore[attr-defined]
+
+
+def test_hub_that_asks_for_a_client_certificate_is_named(fetch: Fetch, tmp_path: Path) -> None:
+    """The error says that none can be given, and not to set ``verify``."""
+    ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(tls)
+    ca.configure_trust(tls)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls.verify_mode, tls.maximum_version = ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2
+
+    with (
+        RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", tls=tls) as server,
+        pytest.raises(OxenUnreachableError, match="asks for a client certificate, which") as caught,
+    ):
+        fetch("any", host=server.url, extra={"verify": str(tmp_path / "ca.pem")})
+
+    assert "verify" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "asks for a client certificate, which a connection of this type cannot"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "accepts no version of TLS that this machine allows"),
+        ("UNSUPPORTED_PROTOCOL", "has no version of TLS that this machine allows"),
+    ],
+)
+@pytest.mark.parametrize("library", ["requests", "aiohttp"])
+def test_tls_that_can_never_work_is_a_setting(library: str, reason: str, words: str) -> None:
+    """The alerts of TLS that no later poll heals are told from those that may pass."""
+    refused = ssl.SSLError(1, f"[SSL: {reason}] made up")
+    refused.reason = reason
+    raised: BaseException = requests.exceptions.SSLError(refused)
+    if library == "aiohttp":
+        raised = aiohttp.ClientOSError(1, f"[SSL: {reason}] made up")
+        raised.__cause__ = refused
+    table = requests_table() if library == "requests" else aiohttp_table()
+
+    error = translate(raised, table, _call("e"), ClientConfig("c", "https://hub.example", "key"), None)
+
+    assert words in str(error)
+    assert error.is_setting  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("what", [Delay(5), Trickle(0.05)], ids=str)

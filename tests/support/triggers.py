@@ -36,7 +36,7 @@ async def run_trigger(trigger: OxenEvaluationTrigger, *, ti: Any = None) -> dict
 
 class FakeComms:
     """
-    A triggerer's connection to Airflow, as far as XComs go.
+    The connection of a triggerer or a worker to Airflow, as far as XComs go.
 
     :param xcoms: those of the task, by key.
     """
@@ -45,10 +45,15 @@ class FakeComms:
         self.xcoms = xcoms
 
     async def asend(self, message: Any) -> Any:
+        return self.send(message)
+
+    def send(self, message: Any) -> Any:
         from airflow.sdk.execution_time.comms import XComResult
 
         if type(message).__name__ == "SetXCom":
             self.xcoms[message.key] = json.loads(json.dumps(message.value))
+        if type(message).__name__ == "DeleteXCom":
+            self.xcoms.pop(message.key, None)
         if type(message).__name__ == "GetXCom":
             return XComResult(key=message.key, value=self.xcoms.get(message.key))
         return None  # other things go on this way as well
@@ -56,7 +61,7 @@ class FakeComms:
 
 @contextmanager
 def triggerer(xcoms: dict[str, Any]) -> Iterator[None]:
-    """Let triggers store and read XComs, where Airflow lets them."""
+    """Let triggers store and read XComs, where Airflow lets them, and workers delete them."""
     if not version_compat.is_airflow(3, 3):
         yield
         return

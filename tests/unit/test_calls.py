@@ -40,9 +40,9 @@ def test_get_evaluation() -> None:
 
 def test_get_evaluation_encodes_each_part() -> None:
     """What has a meaning in an address is encoded."""
-    call = build_get_evaluation(EvaluationRef("ö x", "r?a=1", "e#1%2-"))
+    call = build_get_evaluation(EvaluationRef("ö+x", "r?a=1", "e#1%2-"))
 
-    assert call.path == "/api/repos/%C3%B6%20x/r%3Fa%3D1/evaluations/e%231%252-"
+    assert call.path == "/api/repos/%C3%B6%2Bx/r%3Fa%3D1/evaluations/e%231%252-"
 
 
 @pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\\b", " ", "a\nb", "None", None, 7.5])

@@ -367,6 +367,7 @@ def test_redirect_without_a_target_says_so() -> None:
         ("0", 0.0),
         ("1.5", 1.5),
         ("-3", 0.0),
+        ("7, 9", 7.0),
         ("86400", MAX_RETRY_AFTER_SECONDS),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
         ("Sun, 01 Nov 2026 10:00:30 -0000", 30.0),
