@@ -166,13 +166,7 @@ def _read_address(
     if parts.query or parts.fragment:
         raise field_error("host", "holds a '?' or '#': give only the address")
     name = parts.hostname or ""
-    labels = name.removesuffix(".").split(".")
-    if (
-        not name.isascii()
-        or any(not (c.isalnum() or c in "-._:") for c in name)
-        or any(not 1 <= len(label) <= 63 for label in labels)
-    ):
-        raise field_error("host", f"is not a host name: {name!r}")
+    _check_host_name(field_error, name)
     if any(not "!" <= c <= "~" or c in '"<>\\^`{|}' for c in parts.path):
         raise field_error("host", "holds characters that cannot be part of a URL's path")
     if host_port == 0:
@@ -184,6 +178,18 @@ def _read_address(
     chosen = host_port or own_port
     # The scheme's own port, given or not, is the same hub: lineage, links and assets must name it alike.
     return parts._replace(netloc=shown if chosen in (None, _SCHEMES[parts.scheme]) else f"{shown}:{chosen}")
+
+
+def _check_host_name(field_error: _FieldError, name: str) -> None:
+    labels = name.removesuffix(".").split(".")
+    if (
+        not name.isascii()
+        or any(not (c.isalnum() or c in "-._:") for c in name)
+        or any(not 1 <= len(label) <= 63 for label in labels)
+    ):
+        raise field_error("host", f"is not a host name: {name!r}")
+    if name in _SCHEMES:
+        raise field_error("host", f"has {name} more than once, or without its colon")
 
 
 def _read_port(field_error: _FieldError, port: int | str | None) -> int | None:
@@ -204,6 +210,12 @@ def _read_key(field_error: _FieldError, password: str | None) -> str:
             "password",
             "is empty: put an API key of Oxen.ai there; in a URI, it follows a colon, as in oxen://:API_KEY@hub.oxen.ai",
         )
+    if key.lower().startswith("bearer "):
+        raise field_error("password", "begins with 'Bearer': give the key alone")
+    if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'":
+        raise field_error("password", "is in quotation marks: remove them")
+    if key == "***":
+        raise field_error("password", "is '***', which Airflow shows in place of a secret: give the key itself")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise field_error("password", "is not an API key: it holds a space, a line break or a character outside ASCII")
     return key

@@ -305,6 +305,8 @@ def _advise_on_characters(text: str) -> str | None:
         return "it is a list as text: name one task in xcom_pull, as in task_ids='start', which then gives one value"
     if text[0] == "{" and text[-1] == "}" and ":" in text:
         return "it is a dict as text: give one of its values, as in ti.xcom_pull(task_ids='start')['evaluation_id']"
+    if text[0] == "<" and text[-1] == ">":
+        return "it is a placeholder: write what it stands for"
     if text[0] == "$":
         return (
             "Airflow fills in no shell variables: write os.environ['…'] or a template, as in '{{ var.value.latest }}'"

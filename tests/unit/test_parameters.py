@@ -66,6 +66,7 @@ def test_value_that_names_one_thing_is_returned(value: str) -> None:
         ("customer intents", "is 'customer intents': no name has white space in it; write the name alone"),
         ("customer\N{NO-BREAK SPACE}intents", "no name has white space in it"),
         ("Evaluation started\nd0c8585d", "no name has white space in it"),
+        ("<evaluation id>", "it is a placeholder: write what it stands for"),
         ("ox%2Frepo", "it is percent-encoded: write it as it reads"),
         ("hub.oxen.ai", "it is the address of the hub, which belongs into the connection's host"),
         ("customer\u200bintents", "it holds characters that cannot be seen"),
