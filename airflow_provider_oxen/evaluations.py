@@ -9,16 +9,18 @@ which hold more and other things than that page. No field is marked as required 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
+from sys import intern
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from airflow_provider_oxen import values
-from airflow_provider_oxen.parameters import as_text
+from airflow_provider_oxen.files import EvaluationResults, find_results
 from airflow_provider_oxen.protocol import GOOD_ENVELOPES, ContractError
 from airflow_provider_oxen.redaction import may_hold, redact
+from airflow_provider_oxen.refs import EvaluationRef
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,39 +43,6 @@ class EvaluationStatus(StrEnum):
 
 _STATUSES = {status.value: status for status in EvaluationStatus}
 _TERMINAL = frozenset({EvaluationStatus.COMPLETED, EvaluationStatus.ERRORED, EvaluationStatus.CANCELLED})
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationRef:
-    """
-    Which evaluation is meant.
-
-    :param namespace: user or organization that owns the repository.
-    :param repo_name: the repository.
-    :param evaluation_id: the evaluation, a UUID as text.
-    """
-
-    namespace: str
-    repo_name: str
-    evaluation_id: str
-
-    def __post_init__(self) -> None:
-        """Take ids as their text: a task may have returned a UUID, or a line break at its end."""
-        for name in ("namespace", "repo_name", "evaluation_id"):
-            object.__setattr__(self, name, as_text(getattr(self, name)))
-
-    def __str__(self) -> str:
-        return f"evaluation {self.evaluation_id} of {self.namespace}/{self.repo_name}"
-
-    @classmethod
-    def find_in(cls, document: Mapping[str, Any]) -> EvaluationRef | None:
-        """Read it from an object, where the caller has put ``asdict`` of one; None where it names no evaluation."""
-        names = [document.get(item.name) for item in fields(cls)]
-        return cls(*map(str, names)) if all(isinstance(name, str) and name for name in names) else None
-
-    def is_id_of(self, evaluation: Evaluation) -> bool:
-        """Check that an evaluation has this id. UUIDs are the same in upper and lower case."""
-        return evaluation.id.lower() == self.evaluation_id.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +103,15 @@ class Evaluation:
     :param status: the hub's word for its state. An :class:`EvaluationStatus` where the contract knows the word,
         plain text where it does not.
     :param progress: rows done and rows in all.
+    :param namespace: user or organization that owns its repository, as it was asked for; None where that is not known.
+    :param repo_name: its repository, likewise.
     """
 
     id: str
     status: EvaluationStatus | str
     progress: Progress = field(default_factory=Progress)
+    namespace: str | None = None
+    repo_name: str | None = None
     _values: bytes = field(default=b"", repr=False, hash=False)
 
     cancelled_at = _Field(values.moment)
@@ -206,7 +179,10 @@ class Evaluation:
         :raises ValueError: it has no usable ``id`` or ``status``; every other field may be missing.
         """
         head = (document.get("id"), document.get("status"), document.get("progress"))
-        return _from_values(head, [values.json_safe(document.get(name)) for name in _READERS])
+        texts = (values.text(document.get(name)) for name in ("namespace", "repo_name"))
+        # The same texts for all: a triggerer keeps an evaluation for each of thousands of waits.
+        names = [text if text is None else intern(text) for text in texts]
+        return _from_values(head, [values.json_safe(document.get(name)) for name in _READERS], *names)
 
     @property
     def is_terminal(self) -> bool:
@@ -229,6 +205,12 @@ class Evaluation:
         return (self.closing_commit or {}).get("id")
 
     @property
+    def results(self) -> EvaluationResults:
+        """Where the results are, or why there are none to read."""
+        status = None if self.status is EvaluationStatus.COMPLETED else str(self.status)
+        return find_results(status, self.results_path, self.results_commit, self.target_branch)
+
+    @property
     def ran_for_seconds(self) -> float | None:
         """Seconds from its start to its end by the hub's clock; None while it runs or where a time is missing."""
         began, ended = self.started_at, self.completed_at or self.cancelled_at
@@ -247,17 +229,27 @@ class Evaluation:
             missing or makes no sense is None. :meth:`from_dict` reads it back.
         """
         written: dict[str, Any] = {"id": self.id, "status": str(self.status)}
+        written |= {"namespace": self.namespace, "repo_name": self.repo_name}
         written |= {"progress": {"processed": self.progress.processed, "total": self.progress.total}}
         found = zip(_READERS.items(), _unpack(self._values), strict=True)
         written |= {name: read(value) for (name, read), value in found if name != "prompt"}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in written.items()}
 
 
-def parse_evaluation(body: bytes, secret: str, *, evaluation_id: str | None = None) -> Evaluation:
+def parse_evaluation(
+    body: bytes,
+    secret: str,
+    *,
+    evaluation_id: str | None = None,
+    namespace: str | None = None,
+    repo_name: str | None = None,
+) -> Evaluation:
     """
     Parse the body of a response with an evaluation.
 
     :param evaluation_id: the id that was asked for; None where any will do.
+    :param namespace: as asked for.
+    :param repo_name: as asked for.
     :raises ContractError: there is none in it, or one of another id.
     """
     import msgspec
@@ -276,7 +268,7 @@ def parse_evaluation(body: bytes, secret: str, *, evaluation_id: str | None = No
             # A known status and a number hold no key. The id is compared below.
             status = status if status in list(_STATUSES) else redact(status, secret)
             others = [_redact(read, value, secret) for read, value in zip(_READERS.values(), others, strict=True)]
-        evaluation = _from_values((found_id, status, progress), others)
+        evaluation = _from_values((found_id, status, progress), others, namespace, repo_name)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"the evaluation in the response cannot be used: {error}") from None
     if evaluation_id is None:
@@ -311,7 +303,9 @@ def _decoder() -> Any:
     return msgspec.json.Decoder(envelope, float_hook=float)  # a number too large for a float is infinite, not an error
 
 
-def _from_values(head: tuple[Any, Any, Any], others: list[Any]) -> Evaluation:
+def _from_values(
+    head: tuple[Any, Any, Any], others: list[Any], namespace: str | None, repo_name: str | None
+) -> Evaluation:
     evaluation_id, status, progress = head
     evaluation_id = values.text(evaluation_id)
     if not evaluation_id:
@@ -321,7 +315,8 @@ def _from_values(head: tuple[Any, Any, Any], others: list[Any]) -> Evaluation:
     rows = _NO_PROGRESS
     if type(progress) is dict or isinstance(progress, Mapping):  # the first is quicker
         rows = Progress(values.count(progress.get("processed")), values.count(progress.get("total")))
-    return Evaluation(evaluation_id, _STATUSES.get(status) or values.text(status) or "", rows, values.pack(others))
+    status = _STATUSES.get(status) or values.text(status) or ""
+    return Evaluation(evaluation_id, status, rows, namespace, repo_name, values.pack(others))
 
 
 def _unpack(packed: bytes) -> list[Any]:

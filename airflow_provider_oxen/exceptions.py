@@ -16,7 +16,9 @@ What can go wrong between a task and the Oxen hub, with a class for each kind.
           ├─ OxenAuthenticationError    401, 403
           ├─ OxenPaymentRequiredError   402
           ├─ OxenNotFoundError          404
-          └─ OxenBadRequestError        any other 4xx, or a redirect
+          ├─ OxenBadRequestError        any other 4xx, or a redirect
+          ├─ OxenNoResultsError         the evaluation has no results to read
+          └─ OxenFileTooLargeError      a file has more bytes than its reader allows
 
 None of them is an Airflow exception: what a failure means for a task is decided in ``reactions`` for a wait, and in
 ``start`` for a start.
@@ -29,7 +31,9 @@ __all__ = [
     "OxenBadRequestError",
     "OxenConfigError",
     "OxenError",
+    "OxenFileTooLargeError",
     "OxenInvalidResponseError",
+    "OxenNoResultsError",
     "OxenNotFoundError",
     "OxenPaymentRequiredError",
     "OxenPermanentError",
@@ -173,6 +177,14 @@ class OxenNotFoundError(OxenPermanentError):
 
 class OxenBadRequestError(OxenPermanentError):
     """The hub refused the request (any other 4xx), or pointed elsewhere (3xx), which is never followed."""
+
+
+class OxenNoResultsError(OxenPermanentError):
+    """The evaluation has not completed, or its results were not committed: there is no file to read."""
+
+
+class OxenFileTooLargeError(OxenPermanentError):
+    """A file of the hub has more bytes than ``max_bytes`` allows."""
 
 
 def _rebuild(kind: type[OxenError], args: tuple[object, ...], named: dict[str, object]) -> OxenError:

@@ -148,4 +148,4 @@ def find_evaluation(document: object) -> Evaluation | None:
 
 
 def _completed(evaluation: Evaluation | None, ref: EvaluationRef) -> bool:
-    return evaluation is not None and evaluation.status is EvaluationStatus.COMPLETED and ref.is_id_of(evaluation)
+    return evaluation is not None and evaluation.status is EvaluationStatus.COMPLETED and ref.is_id_of(evaluation.id)

@@ -171,7 +171,7 @@ class Wait(NamedTuple):
             polls=self.polls + 1,
         )
         reason = _REASON_BY_STATUS.get(seen.status)
-        if reason is not None and self.ref.is_id_of(seen):
+        if reason is not None and self.ref.is_id_of(seen.id):
             return wait, wait.end(reason, now=now)
         if now >= self.deadline:
             return wait, wait.end(OutcomeReason.TIMEOUT, now=now)

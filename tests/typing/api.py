@@ -32,6 +32,7 @@ from airflow_provider_oxen.exceptions import (
     OxenRequestError,
     OxenTransientError,
 )
+from airflow_provider_oxen.files import EvaluationResults
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
@@ -102,6 +103,9 @@ def hook() -> None:
     assert_type(evaluation.source_version, str | None)
     assert_type(evaluation.results_path, str | None)
     assert_type(evaluation.results_commit, str | None)
+    assert_type(evaluation.namespace, str | None)
+    assert_type(evaluation.results, EvaluationResults)
+    assert_type(evaluation.results.problem, str | None)
     assert_type(Evaluation.from_dict(evaluation.to_dict()), Evaluation)
     assert_type(evaluation.to_dict(), dict[str, Any])
     assert_type(OxenHook(oxen_conn_id="oxen_default").test_connection(), tuple[bool, str])

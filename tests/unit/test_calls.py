@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
+from airflow_provider_oxen.calls import (
+    build_get_evaluation,
+    build_get_file,
+    build_get_file_meta,
+    build_get_user,
+    build_start_evaluation,
+)
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError
 from airflow_provider_oxen.parameters import as_text
+from airflow_provider_oxen.protocol import ContractError
+from airflow_provider_oxen.refs import FileRef
 
 PLACE: dict[str, Any] = {"namespace": "ox", "repo_name": "r", "branch": "main", "path": "data/a.csv"}
 SEGMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\"), min_size=1).filter(
@@ -123,3 +131,46 @@ def test_start_evaluation_names_what_it_was_given(branch: list[str], path: list[
         *as_text("/".join(path)).split("/"),
     ]
     assert call.path.isascii()
+
+
+FILE_CALLS = {"file": build_get_file, "meta": build_get_file_meta}
+
+
+@pytest.mark.parametrize("endpoint", FILE_CALLS)
+@pytest.mark.parametrize(
+    ("version", "path", "expected"),
+    [
+        ("main", "a.csv", "main/a.csv"),
+        ("eval/first", "data/deep/a b.csv", "eval/first/data/deep/a%20b.csv"),
+        ("e6c2c7192f620617", "ä?x#y%2F.csv", "e6c2c7192f620617/%C3%A4%3Fx%23y%252F.csv"),
+        ("main\n", " a.csv ", "main/a.csv"),
+    ],
+)
+def test_file_calls_encode_each_segment(endpoint: str, version: str, path: str, expected: str) -> None:
+    """A file and what describes it are asked for by version and path, whose slashes stay slashes."""
+    call = FILE_CALLS[endpoint](FileRef("ox", "r", version, path))
+
+    assert str(call) == f"GET /api/repos/ox/r/{endpoint}/{expected}"
+    assert call.repeatable
+
+
+@pytest.mark.parametrize("endpoint", FILE_CALLS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("version", "path") for value in ("", "/a", "a/", "a//b", "../a", "a/..", None)),
+        *((name, value) for name in ("namespace", "repo_name") for value in ("", "a/b", "..", None)),
+    ],
+)
+def test_file_calls_refuse_a_path_that_climbs(endpoint: str, name: str, value: Any) -> None:
+    """What leads out of the place that it names is refused, by the argument's name."""
+    place = {"namespace": "ox", "repo_name": "r", "version": "main", "path": "a.csv", name: value}
+
+    with pytest.raises(OxenConfigError, match=f"argument '{name}'"):
+        FILE_CALLS[endpoint](FileRef(**place))
+
+
+def test_file_is_no_result_of_a_call() -> None:
+    """What is small enough to be parsed is not the file."""
+    with pytest.raises(ContractError, match="not the file"):
+        build_get_file(FileRef("ox", "r", "main", "a.csv")).parse(b"a,b", "key")

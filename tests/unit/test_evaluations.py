@@ -24,6 +24,7 @@ from airflow_provider_oxen.evaluations import (
     Progress,
 )
 from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnknownEffectError
+from airflow_provider_oxen.files import EvaluationResults
 from airflow_provider_oxen.protocol import Response, parse_response
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ DOCUMENTS = st.fixed_dictionaries(
         "id": st.text(min_size=1, max_size=8),
         "status": st.text(min_size=1, max_size=8) | st.sampled_from(EvaluationStatus),
     },
-    optional=dict.fromkeys((*FIELDS, "progress", "extra"), JSON_VALUES),
+    optional=dict.fromkeys((*FIELDS, "namespace", "repo_name", "progress", "extra"), JSON_VALUES),
 )
 
 
@@ -277,6 +278,73 @@ def test_results_commit_is_the_closing_one(commit: object, read: str | None) -> 
     assert _evaluation(closing_commit=commit).results_commit == read
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, EvaluationResults("a.csv", "c1", "out")),
+        ({"closing_commit": None}, EvaluationResults("a.csv", None, "out")),
+        ({"target_branch": None}, EvaluationResults("a.csv", "c1", None)),
+        ({"target_path": None, "resource": {"path": "in.csv"}}, EvaluationResults("in.csv", "c1", "out")),
+    ],
+)
+def test_results_are_at_a_path_and_a_version(fields: dict[str, Any], expected: EvaluationResults) -> None:
+    """A completed evaluation says where its results are, by commit or at least by branch."""
+    assert _completed(**fields).results == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"status": "running"}, "the evaluation has not completed (its status is 'running'), so there are no results"),
+        ({"status": "errored"}, "its status is 'errored'"),
+        ({"status": "finished"}, "its status is 'finished'"),
+        (
+            {"closing_commit": None, "target_branch": None},
+            (
+                "the evaluation was started without auto_commit=True, so its results were not committed: start it with "
+                "auto_commit=True and target_branch, or commit them on its page"
+            ),
+        ),
+        ({"target_path": None}, "the hub does not say which file holds the results"),
+    ],
+)
+def test_results_that_cannot_be_read_say_why(fields: dict[str, Any], problem: str) -> None:
+    """An evaluation without results to read says why, and what to do."""
+    assert problem in (_completed(**fields).results.problem or "")
+
+
+def _completed(**fields: Any) -> Evaluation:
+    committed = {"target_path": "a.csv", "target_branch": "out", "closing_commit": {"id": "c1"}}
+    return _evaluation(**{"status": "completed", **committed, **fields})
+
+
+def test_evaluation_names_its_repository() -> None:
+    """What is handed on names the repository as it was asked for, so that a later task can read the results."""
+    written = _parsed(COMPLETED_2024).to_dict()
+
+    assert (written["namespace"], written["repo_name"]) == ("ox", "r")
+    read = Evaluation.from_dict(json.loads(json.dumps(written)))
+    assert (read.namespace, read.repo_name) == ("ox", "r")
+
+
+def test_evaluations_share_the_names_of_a_repository() -> None:
+    """Evaluations that are read from stored events keep one text for a repository, not one each."""
+    texts = [json.dumps({"id": ID, "status": "running", "namespace": "owner-1", "repo_name": "data-1"})] * 2
+    first, second = (Evaluation.from_dict(json.loads(text)) for text in texts)
+
+    assert first.namespace is second.namespace
+    assert first.repo_name is second.repo_name
+
+
+def test_evaluation_of_an_older_version_loads() -> None:
+    """An event or an XCom that does not name the repository loads all the same."""
+    written = {name: value for name, value in _parsed(COMPLETED_2024).to_dict().items() if name != "namespace"}
+    del written["repo_name"]
+    read = Evaluation.from_dict(written)
+
+    assert (read.namespace, read.repo_name, read.id) == (None, None, ID)
+
+
 def test_queued_response_of_2024() -> None:
     """A response in the form of 2024 is read, with a branch as the version and no results yet."""
     evaluation = Evaluation.from_dict(QUEUED_2024)
@@ -306,8 +374,10 @@ def test_completed_response_of_2024() -> None:
 @pytest.mark.parametrize("document", [QUEUED_2024, COMPLETED_2024], ids=["queued", "completed"])
 def test_response_of_2024_comes_through_the_parser(document: dict[str, Any]) -> None:
     """Parsing the bytes of a response brings the same as reading its object."""
-    assert _parsed(document) == Evaluation.from_dict(document)
-    assert _parsed(document).to_dict() == Evaluation.from_dict(document).to_dict()
+    read = Evaluation.from_dict({**document, "namespace": "ox", "repo_name": "r"})
+
+    assert _parsed(document) == read
+    assert _parsed(document).to_dict() == read.to_dict()
 
 
 # The key
@@ -519,7 +589,7 @@ def test_dict_has_every_field_of_the_contract_but_the_prompt() -> None:
     """What is handed on has the contract's own names, without the prompt."""
     written = _evaluation(prompt="secret template").to_dict()
 
-    assert set(written) == {"id", "status", "progress", *FIELDS} - {"prompt"}
+    assert set(written) == {"id", "namespace", "repo_name", "status", "progress", *FIELDS} - {"prompt"}
 
 
 @settings(max_examples=300, deadline=None)
@@ -568,8 +638,3 @@ def test_evaluation_needs_id_and_status(document: dict[str, Any]) -> None:
     """An object without an id or a status is not an evaluation."""
     with pytest.raises(ValueError, match=r"it has no (id|status)"):
         Evaluation.from_dict(document)
-
-
-def test_ref_reads_as_a_phrase() -> None:
-    """A reference to an evaluation can stand in a sentence."""
-    assert str(EvaluationRef("ox", "customer-intents", ID)) == f"evaluation {ID} of ox/customer-intents"
