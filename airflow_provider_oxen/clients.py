@@ -3,6 +3,7 @@ The clients: they send calls with the settings of an Airflow connection, one on 
 
 Each has one method, ``ask(call)``, and the rule for a refused key once: the connection is looked up again, and where it
 has another key by now, the call is sent again with that one. A refused call had no effect, so this holds for any call.
+The one for threads also has ``receive(call, consume)``, for a response that may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow_provider_oxen import pool
 from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
 from airflow_provider_oxen.pool import SharedClient, SharedConnection, join
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.sharing import Polled, SharedEvaluation
+from airflow_provider_oxen.streaming import Received, receive
 from airflow_provider_oxen.transport import send, sync_session
 
 if TYPE_CHECKING:
@@ -86,14 +88,29 @@ class OxenClient:
         :raises OxenConfigError: the connection cannot be used; nothing was sent.
         :raises OxenRequestError: no usable response came.
         """
+        return self._with_accepted_key(lambda: self._ask(call, before_sending))
+
+    def receive(self, call: Call[NoReturn], consume: Callable[[Received], T]) -> T:
+        """
+        Send a call whose response is a file, and hand the bytes to a function as they come.
+
+        :param consume: takes the bytes, on this thread. What it raises is raised here, and ends the response.
+        :return: what ``consume`` returns.
+        :raises OxenConfigError: the connection cannot be used; nothing was sent.
+        :raises OxenRequestError: no usable response came, or not the whole of it.
+        """
+        return self._with_accepted_key(lambda: receive(self.config, call, consume))
+
+    def _with_accepted_key(self, send_once: Callable[[], T]) -> T:
+        """Send a request, and send it again where the hub refuses the key and the connection has another by now."""
         if self._is_failing:
             self._look_up_now_and_then()
         try:
-            result = self._ask(call, before_sending)
+            result = send_once()
         except OxenAuthenticationError:
             if not self._take(self._look_up()):
                 raise
-            result = self._ask(call, before_sending)
+            result = send_once()
         except OxenTransientError:
             self._is_failing = True
             raise

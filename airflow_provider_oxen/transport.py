@@ -42,7 +42,16 @@ if TYPE_CHECKING:
     import requests
     import yarl
 
-__all__ = ["AsyncSession", "async_session", "build_url", "build_user_agent", "send", "send_async", "sync_session"]
+__all__ = [
+    "AsyncSession",
+    "async_session",
+    "build_url",
+    "build_user_agent",
+    "read_headers",
+    "send",
+    "send_async",
+    "sync_session",
+]
 
 #: How long to wait for connections to be closed, in seconds: usually much less than one.
 _CLOSING_SECONDS = 2.0
@@ -154,7 +163,7 @@ def send(
                 stream=True,
             ) as response,
         ):
-            found = _read_headers(call, response.raw.headers)
+            found = read_headers(call, response.raw.headers)
             body = bytearray()
             # read1 returns what has come, so that a trickle is noticed between two of its drops.
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
@@ -310,7 +319,7 @@ def _prepare(config: ClientConfig) -> tuple[ssl.SSLContext | bool, str]:
     return context, build_user_agent(airflow_version())
 
 
-def _read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
+def read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
     """Read urllib3's headers. Of a name that is there more than once the first counts, as with aiohttp."""
     pairs = list(headers.iteritems())
     found = {name.lower(): value for name, value in reversed(pairs)}

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import AirflowNotFoundException, BaseHook, get_async_connection
-from airflow_provider_oxen.calls import build_get_evaluation, build_get_user, build_start_evaluation
+from airflow_provider_oxen.calls import (
+    build_get_evaluation,
+    build_get_file_meta,
+    build_get_user,
+    build_start_evaluation,
+)
 from airflow_provider_oxen.clients import OxenAsyncClient, OxenClient
 from airflow_provider_oxen.config import ClientConfig, parse_config
+from airflow_provider_oxen.downloads import DownloadedResults, Downloader
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenUnreachableError
+from airflow_provider_oxen.files import FileMeta
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.parameters import as_text, check_conn_id
+from airflow_provider_oxen.refs import FileRef
 
 if TYPE_CHECKING:
+    import os
+    from datetime import timedelta
+
     from airflow.sdk import Connection
 
 __all__ = ["OxenHook"]
@@ -25,7 +37,7 @@ __all__ = ["OxenHook"]
 
 class OxenHook(BaseHook):
     """
-    Ask an Oxen hub about evaluations.
+    Ask an Oxen hub about evaluations, and download their results.
 
     Nothing is read and no connection is opened before the first request.
 
@@ -89,6 +101,85 @@ class OxenHook(BaseHook):
         """
         with self.get_conn() as client:
             return client.ask(build_start_evaluation(namespace, repo_name, branch, path, body))
+
+    def get_file_meta(self, namespace: str, repo_name: str, version: str, path: str) -> FileMeta:
+        """
+        Get the size of a file, the commit that changed it last, and how many rows it has.
+
+        :param namespace: user or organization that owns the repository.
+        :param repo_name: the repository.
+        :param version: a commit or a branch.
+        :param path: the file, inside the repository.
+        :return: what the hub says; each part of it may be None.
+        :raises OxenConfigError: the connection or an argument cannot be used; nothing was sent.
+        :raises OxenTransientError: no usable response came this time.
+        :raises OxenPermanentError: the hub refuses the request, or has no such file.
+        """
+        with self.get_conn() as client:
+            return client.ask(build_get_file_meta(FileRef(namespace, repo_name, version, path)))
+
+    def download_file(
+        self,
+        namespace: str,
+        repo_name: str,
+        version: str,
+        path: str,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        retry_window: timedelta | float | None = 600.0,
+    ) -> Path:
+        """
+        Download a file. There is never half a file under the name ``to``; what was there is replaced.
+
+        The memory that this takes does not grow with the file. A file that does not come whole is begun again.
+
+        :param namespace: user or organization that owns the repository.
+        :param repo_name: the repository.
+        :param version: a commit or a branch.
+        :param path: the file, inside the repository.
+        :param to: where to write it. Its directory must exist.
+        :param max_bytes: most bytes that the file may have; None: as many as the disk takes.
+        :param retry_window: how long to begin again after the first failure, in seconds or as ``timedelta``; None:
+            without a limit.
+        :return: ``to``, as a path.
+        :raises OxenConfigError: the connection or an argument cannot be used; nothing was sent.
+        :raises OxenTransientError: the file did not come whole within ``retry_window``.
+        :raises OxenFileTooLargeError: it has more than ``max_bytes`` bytes.
+        :raises OxenPermanentError: the hub refuses the request, or has no such file.
+        :raises OSError: the file cannot be written here, or the disk has too little room for it.
+        """
+        with self.get_conn() as client:
+            downloader = Downloader(client, self.log, max_bytes=max_bytes, retry_window=retry_window)
+            return downloader.download_file(FileRef(namespace, repo_name, version, path), Path(to))
+
+    def download_results(
+        self,
+        evaluation: Evaluation | Mapping[str, Any],
+        directory: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        retry_window: timedelta | float | None = 600.0,
+    ) -> DownloadedResults:
+        """
+        Download the results of a completed evaluation, under their own name.
+
+        They are read at the commit that holds them, also where the branch has moved on, and their size is checked
+        against what the hub says about the file. Otherwise as :meth:`download_file`.
+
+        :param evaluation: the evaluation, or the dictionary that the sensor or the operator returned.
+        :param directory: where to write the file. It must exist.
+        :param max_bytes: most bytes that the file may have; None: as many as the disk takes.
+        :param retry_window: how long to begin again after the first failure, in seconds or as ``timedelta``; None:
+            without a limit.
+        :return: the file, its path and commit on the hub, and its size.
+        :raises OxenNoResultsError: the evaluation has not completed, or its results were not committed.
+        """
+        if not isinstance(evaluation, Evaluation):
+            evaluation = Evaluation.from_dict(evaluation)
+        with self.get_conn() as client:
+            downloader = Downloader(client, self.log, max_bytes=max_bytes, retry_window=retry_window)
+            return downloader.download_results(evaluation, Path(directory))
 
     def get_conn(self) -> OxenClient:
         """Make a client for several requests: they share connections, and the Airflow connection is read once."""

@@ -7,6 +7,7 @@ What is annotated here is what the package promises; a promise that changes fail
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from pendulum import DateTime
@@ -23,6 +24,7 @@ from airflow_provider_oxen.conditions import (
     row_count,
     rows_where,
 )
+from airflow_provider_oxen.downloads import DownloadedResults
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus, Progress
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
@@ -110,6 +112,15 @@ def hook() -> None:
     assert_type(evaluation.to_dict(), dict[str, Any])
     assert_type(OxenHook(oxen_conn_id="oxen_default").test_connection(), tuple[bool, str])
     evaluation.status = "completed"  # type: ignore[misc]  # it cannot be changed
+
+
+def downloads(evaluation: Evaluation) -> None:
+    hook = OxenHook()
+    assert_type(hook.get_file_meta("ox", "r", "main", "a.csv").rows, int | None)
+    assert_type(hook.download_file("ox", "r", "main", "a.csv", "a.csv", max_bytes=10), Path)
+    assert_type(hook.download_results(evaluation, Path(), retry_window=timedelta(hours=1)), DownloadedResults)
+    assert_type(hook.download_results(evaluation.to_dict(), ".").version, str)
+    hook.download_file("ox", "r", "main", "a.csv")  # type: ignore[call-arg]
 
 
 async def asynchronous_hook() -> Evaluation:
