@@ -112,7 +112,8 @@ def translate(
                 request=request,
             )
         else:
-            if once is not None and sent and describe is _no_connection:
+            # urllib3 calls it a failure of the proxy, too, once the connection is closed.
+            if once is not None and sent and describe in (_no_connection, _proxy_failed):
                 problem = f"the connection was lost ({_cause(error)})"
             if describe is _tls_failed:
                 problem = f"{problem}; {_advise_on_certificate(error, config)}"

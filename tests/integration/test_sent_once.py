@@ -310,15 +310,17 @@ def test_lost_response_leaves_the_effect_unknown(ask: Ask, reply: Reply, method:
         assert (len(server.requests), server.connections) == (1, 1)
 
 
+@pytest.mark.parametrize("reply", [_send_and_close(b""), _reset], ids=["closed", "reset"])
 def test_connection_lost_behind_a_proxy_and_tls_leaves_the_effect_unknown(
-    ask: Ask, tls: ssl.SSLContext, tmp_path: Path
+    ask: Ask, tls: ssl.SSLContext, tmp_path: Path, reply: Reply
 ) -> None:
-    """With a proxy and TLS in between, a lost response is as unknown as without."""
-    with Server(_send_and_close(b""), tls=tls) as server, _Proxy() as proxy:
-        with pytest.raises(OxenUnknownEffectError):
+    """With a proxy and TLS in between, a lost response is as unknown as without, and no fault of the proxy."""
+    with Server(reply, tls=tls) as server, _Proxy() as proxy:
+        with pytest.raises(OxenUnknownEffectError) as caught:
             ask(_config(server.url, verify=str(tmp_path / "ca.pem"), proxy=proxy.url), POST)
 
         assert len(server.requests) == 1
+        assert "'proxy'" not in caught.value.problem
 
 
 # Not sent
