@@ -125,14 +125,14 @@ def describe_refusal(
             return (
                 f"Evaluation not found: {_describe_attempt(record)} started {evaluation_id} in "
                 f"{'/'.join(found_in)}, and the hub does not know it any more. {_NONE_STARTED}. To start one, "
-                f"delete {RECORD_KEY!r} from this task's state (tab Task State Store), then clear the task."
+                f"delete {RECORD_KEY!r} from this task's state (tab Storage, Task State Store), then clear the task."
             )
         case RefuseReason.OTHER_HUB:
             return (
                 f"Nothing was started: {_describe_attempt(record)} started evaluation {evaluation_id} at "
                 f"{one_line(hub or '')}, but the connection leads to {hub_now} now. To wait for it, set the "
                 "connection back and clear the task. If both are the same hub, set "
-                f"{RECORD_KEY!r} in this task's state (tab Task State Store) to "
+                f"{RECORD_KEY!r} in this task's state (tab Storage, Task State Store) to "
                 f'{{"phase": "started", "evaluation_id": "{evaluation_id}"{named}}} '
                 "and clear the task, keeping its state. "
                 "To start a new one there, delete that entry, then clear the task."
@@ -201,7 +201,7 @@ def _what_to_do_next(*, has_store: bool, record: Record | None, named: str = "")
     # Without Airflow's number in the record, a clear looks like a retry.
     delete = "" if record is not None and record.max_tries is not None else "delete that entry, then "
     return (
-        f"To wait for it, set {RECORD_KEY!r} in this task's state (tab Task State Store) to "
+        f"To wait for it, set {RECORD_KEY!r} in this task's state (tab Storage, Task State Store) to "
         f'{{"phase": "started", "evaluation_id": "ITS-ID"{named}}} and clear the task, keeping its state. '
         f"To start a new one, {delete}clear the task."
     )

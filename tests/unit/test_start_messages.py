@@ -35,7 +35,7 @@ STARTED = Record(
     Phase.STARTED, evaluation_id="e1", request="r1", at="2026-11-25T13:24:11+00:00", try_number=1, max_tries=2
 )
 GO_ON = (
-    "To wait for it, set 'oxen_evaluation' in this task's state (tab Task State Store) to "
+    "To wait for it, set 'oxen_evaluation' in this task's state (tab Storage, Task State Store) to "
     '{"phase": "started", "evaluation_id": "ITS-ID"} and clear the task, keeping its state. To start a new one, '
 )
 
@@ -206,7 +206,7 @@ def test_not_found() -> None:
     assert refuse(RefuseReason.NOT_FOUND, STARTED) == (
         "Evaluation not found: attempt 1 at 2026-11-25T13:24:11+00:00 started e1 in ox/customer-intents, and the hub "
         "does not know it any more. No other evaluation is started, because each one costs money. To start one, delete "
-        "'oxen_evaluation' from this task's state (tab Task State Store), then clear the task."
+        "'oxen_evaluation' from this task's state (tab Storage, Task State Store), then clear the task."
     )
 
 
@@ -219,7 +219,7 @@ def test_other_hub() -> None:
     assert text == (
         "Nothing was started: attempt 1 at 2026-11-25T13:24:11+00:00 started evaluation e1 at https://hub.oxen.ai, but "
         "the connection leads to http://localhost:3000 now. To wait for it, set the connection back and clear the "
-        "task. If both are the same hub, set 'oxen_evaluation' in this task's state (tab Task State Store) to "
+        "task. If both are the same hub, set 'oxen_evaluation' in this task's state (tab Storage, Task State Store) to "
         '{"phase": "started", "evaluation_id": "e1"} and clear the task, keeping its state. To start a new one there, '
         "delete that entry, then clear the task."
     )
