@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from demo.standalone import AirflowStandalone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_oxen.testing import LocalHub
 
@@ -97,7 +97,7 @@ class Run:
     One run of one task that starts an evaluation.
 
     :param name: id of the run.
-    :param at: the moment at which its first attempt stops; None: it does not.
+    :param at: the moments at which its first attempt stops.
     :param conf: more of the run's configuration.
     """
 
@@ -108,14 +108,14 @@ class Run:
         name: str,
         *,
         dag_id: str = "start_once",
-        at: str | None = None,
+        at: Sequence[str] = (),
         map_index: int = -1,
         conf: Mapping[str, Any] | None = None,
     ) -> None:
         self.cluster, self.hub, self.name, self.dag_id, self.map_index = cluster, hub, name, dag_id, map_index
         self._file = Path(cluster.env["CHAOS_FOLDER"]) / name
         self.path = f"/dags/{dag_id}/dagRuns/{name}"
-        cluster.trigger(dag_id, name, {"stop": {"at": at, "map_index": map_index}, **(conf or {})})
+        cluster.trigger(dag_id, name, {"stop": {"at": list(at), "map_index": map_index}, **(conf or {})})
 
     # What the hub has seen
 
@@ -155,15 +155,15 @@ class Run:
         for text in texts:
             assert text in log, f"{text!r} is not in the log of try {try_number} of {self.name}:\n{log}"
 
-    def wait_stopped(self) -> Processes:
-        """Wait until the first attempt has stopped at its moment."""
-        file = self._file.with_suffix(".stopped")
-        wait_until(file.exists, f"{self.name} stops", every=0.1)
+    def wait_stopped(self, at: str) -> Processes:
+        """Wait until the first attempt has stopped at a moment."""
+        file = self._file.with_name(f"{self.name}-{at}.stopped")
+        wait_until(file.exists, f"{self.name} stops at {at}", every=0.1)
         return Processes(**json.loads(file.read_text()))
 
-    def go_on(self) -> None:
+    def go_on(self, at: str) -> None:
         """Let the first attempt go on."""
-        self._file.with_suffix(".go").touch()
+        self._file.with_name(f"{self.name}-{at}.go").touch()
 
     def raised(self, method: str) -> str | None:
         """Return the error of a wrapped method, in whichever attempt."""

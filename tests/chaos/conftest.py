@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault, LocalHub
 from airflow_provider_oxen.testing.scenario import Scenario
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import LIMIT_SECONDS, Cluster
 from tests.chaos.table import PAGE, build_table, with_table
 from tests.support.postgres import postgres_server
 
@@ -83,6 +83,8 @@ def cluster(hub: LocalHub, losing_hub: LocalHub, tmp_path_factory: pytest.TempPa
             "AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri,
             "AIRFLOW_CONN_OXEN_LOSING": losing_hub.connection_uri,
             "AIRFLOW__CORE__PARALLELISM": "24",
+            # How long a process may go on after its task was deferred: as long as a test waits for anything.
+            "AIRFLOW__CORE__TASK_SUCCESS_OVERTIME": str(LIMIT_SECONDS),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.get_uri().replace(
                 "postgresql://", "postgresql+psycopg2://"
             ),

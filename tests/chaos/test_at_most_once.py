@@ -94,10 +94,10 @@ def kill_at(at: str, *, worker: bool, dag_id: str = "start_once") -> Callable[[P
     """Kill the first attempt at a moment."""
 
     def play(places: Places, case: Case) -> Run:
-        run = Run(places.cluster, places.hub, case.name, dag_id=dag_id, at=at)
+        run = Run(places.cluster, places.hub, case.name, dag_id=dag_id, at=[at])
         if at == "f":
             run.end_evaluation()
-        processes = run.wait_stopped()
+        processes = run.wait_stopped(at)
         if at in "bc":
             wait_until(run.started, "the hub has started it", every=0.1)
         if at in "cdf":
@@ -114,8 +114,8 @@ def freeze_at(at: str) -> Callable[[Places, Case], Run]:
     """Freeze worker and task at a moment, and wake them when the next attempt has ended."""
 
     def play(places: Places, case: Case) -> Run:
-        run = Run(places.cluster, places.hub, case.name, at=at)
-        processes = run.wait_stopped()
+        run = Run(places.cluster, places.hub, case.name, at=[at])
+        processes = run.wait_stopped(at)
         if at == "c":
             run.wait_log(1, STARTED)
         processes.freeze()
@@ -124,7 +124,7 @@ def freeze_at(at: str) -> Callable[[Places, Case], Run]:
                 run.end_evaluation()
             run.wait_ended()
             before = run.posts()
-            run.go_on()
+            run.go_on(at)
         finally:
             processes.wake_task()
             with suppress(AssertionError):  # its request leaves, or it waits for its worker, which goes on only now
@@ -170,7 +170,7 @@ def clear_ended(
 def clear_unknown(places: Places, case: Case) -> Run:
     """Clear the task after an attempt has refused to start one, as its message says."""
     run = Run(places.cluster, places.hub, case.name, at="b")
-    processes = run.wait_stopped()
+    processes = run.wait_stopped("b")
     wait_until(run.started, "the hub has started it", every=0.1)
     processes.kill(worker=False)
     assert run.wait_ended() == "failed"
@@ -185,7 +185,7 @@ def clear_sending(*, again: bool) -> Callable[[Places, Case], Run]:
 
     def play(places: Places, case: Case) -> Run:
         run = Run(places.cluster, places.hub, case.name, at="b")
-        processes = run.wait_stopped()
+        processes = run.wait_stopped("b")
         wait_until(run.started, "the hub has started it", every=0.1)
         run.clear()
         wait_until(processes.task_has_ended, "the task's process ends")
@@ -204,7 +204,7 @@ def clear_sending(*, again: bool) -> Callable[[Places, Case], Run]:
 def kill_one_of_three(places: Places, case: Case) -> Run:
     """Kill one of three mapped tasks when the id of its evaluation is stored."""
     run = Run(places.cluster, places.hub, case.name, dag_id="start_once_mapped", at="d", map_index=1)
-    run.wait_stopped().kill(worker=False)
+    run.wait_stopped("d").kill(worker=False)
     wait_until(lambda: len(run.started()) == 3, "all three start one")
 
     def deferred_by_index() -> dict[int, int]:
@@ -240,7 +240,7 @@ def follow_the_message(places: Places, case: Case) -> Run:
     run.wait_log(1, NO_RESPONSE)
     message = next(line for line in run.log().splitlines() if NO_RESPONSE in line)
     said = re.search(
-        r"set '([^']+)' in this task's state \(tab Task State Store\) to (\{.*?\}) and clear the task", message
+        r"set '([^']+)' in this task's state \(tab Storage, Task State Store\) to (\{.*?\}) and clear the task", message
     )
     assert said is not None, message
     value = {name: run.started()[0] if text == "ITS-ID" else text for name, text in json.loads(said[2]).items()}
@@ -250,16 +250,36 @@ def follow_the_message(places: Places, case: Case) -> Run:
     return run
 
 
+def resume_before_exit(places: Places, case: Case) -> Run:
+    """
+    Let the task be resumed before its first process has ended, as where a worker is slow to upload a log.
+
+    Airflow then takes the exit of the first process for that of the second one, and runs the task again
+    (apache/airflow#71580). Once Airflow does not do that any more, there is only one attempt.
+    """
+    run = Run(places.cluster, places.hub, case.name, at=["e", "f"])
+    run.wait_stopped("e")
+    (evaluation_id,) = run.started()
+    run.hub.add_evaluation(evaluation_id, seconds=0)
+    resumed = run.wait_stopped("f")
+    assert run.task()["state"] == "running"
+    run.go_on("e")
+    wait_until(lambda: run.has_ended() or run.posts() > 1, f"{run.name} ends", every=1)
+    run.go_on("f")
+    wait_until(resumed.task_has_ended, "the resumed process ends")
+    return run
+
+
 def mark_failed(at: str | None) -> Callable[[Places, Case], Run]:
     """Mark the task failed, at a moment on its worker or while it is deferred."""
 
     def play(places: Places, case: Case) -> Run:
-        run = Run(places.cluster, places.hub, case.name, at=at)
+        run = Run(places.cluster, places.hub, case.name, at=[at] if at else ())
         processes = None
         if at is None:
             run.wait_deferred()
         else:
-            processes = run.wait_stopped()
+            processes = run.wait_stopped(at)
             wait_until(run.started, "the hub has started it", every=0.1)
         run.mark_failed()
         if processes is not None:
@@ -337,6 +357,11 @@ SIDE_BY_SIDE = [
         "mapped-killed-d",
         "mapped over three files, the process of one task is killed after the id is stored",
         *(kill_one_of_three, 3, 3, 2, "success", TAKEN_UP),
+    ),
+    Case(
+        "resumed-before-exit",
+        "resumed before its first process has ended: Airflow runs it again by itself (apache/airflow#71580)",
+        *(resume_before_exit, 1, 1, 2, "success", TAKEN_UP),
     ),
     Case(
         "cleared-waiting",
@@ -476,18 +501,18 @@ def test_scheduler_is_killed(settled: Places, rows: list[Row]) -> None:
         if at in ("before", "a", "c", "d")
     }
     for at, case in cases.items():
-        runs[case.name] = Run(cluster, settled.hub, case.name, dag_id="start_once_no_retries", at=at)
-    processes = [run.wait_stopped() for run in runs.values()]
+        runs[case.name] = Run(cluster, settled.hub, case.name, dag_id="start_once_no_retries", at=[at])
+    processes = [runs[case.name].wait_stopped(at) for at, case in cases.items()]
     group = cluster.kill_alone("scheduler")
     try:
         cluster.start("scheduler")
-        for case in cases.values():
+        for at, case in cases.items():
             run = runs[case.name]
             wait_until(lambda run=run: run.task()["try_number"] == 2, f"{run.name} is run again", every=1)
             if case.state == "success":
                 run.end_evaluation()
             run.wait_ended()
-            run.go_on()  # in case that the first attempt still lives
+            run.go_on(at)  # in case that the first attempt still lives
         wait_until(lambda: all(found.task_has_ended() for found in processes), "the first attempts end")
         rows.extend(case.check(runs[case.name]) for case in cases.values())
     finally:

@@ -1,8 +1,9 @@
 """
 Tasks that start an evaluation, and that stop at a chosen moment of it until they may go on.
 
-A run's ``stop`` says at which moment its first attempt stops: it then writes its process ids into a file, and goes on
-when another file appears. The moments are found by wrapping functions of the package inside the task's process.
+A run's ``stop`` says at which moments its first attempt stops: it then writes its process ids into a file, and goes on
+when another file appears. The moments are found by wrapping functions of the package and of Airflow inside the task's
+process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import urllib3
 from airflow.sdk import DAG
+from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
 from airflow_provider_oxen.start import Starter
@@ -24,7 +26,7 @@ from airflow_provider_oxen.start_store import Ledger
 
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", "."))
 
-#: Where this process stops: the moment, and the file that says so.
+#: Where this process stops: the moments, and the file that says so.
 _stop: dict[str, Any] = {}
 
 
@@ -33,29 +35,29 @@ def plan_stop(context: Any) -> None:
     ti, stop = context["ti"], context["dag_run"].conf.get("stop") or {}
     _stop["file"] = FOLDER / ti.run_id
     if ti.try_number == 1 and ti.map_index == stop.get("map_index", -1):
-        _stop["at"] = stop.get("at")
+        _stop["at"] = stop.get("at") or []
 
 
 def stop_at(moment: str) -> None:
     """Stop here, if the run's plan says so."""
-    if _stop.get("at") != moment:
+    if moment not in _stop.get("at", ()):
         return
-    file = _stop["file"]
+    file = _stop["file"].with_name(f"{_stop['file'].name}-{moment}")
     file.with_suffix(".part").write_text(json.dumps({"task": os.getpid(), "worker": os.getppid()}))
     file.with_suffix(".part").rename(file.with_suffix(".stopped"))
     while not file.with_suffix(".go").exists():
         time.sleep(0.05)
 
 
-def wrap(owner: type, name: str, *, before: str | None = None, after: str | None = None) -> None:
-    """Let a method stop before or after what it does. What it raises is kept in a file."""
+def wrap(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
+    """Let a method or function stop before or after what it does. What it raises is kept in a file."""
     method: Callable[..., Any] = getattr(owner, name)
 
-    def wrapped(self: Any, *args: Any, **named: Any) -> Any:
+    def wrapped(*args: Any, **named: Any) -> Any:
         if before is not None:
             stop_at(before)
         try:
-            result = method(self, *args, **named)
+            result = method(*args, **named)
         except Exception as error:
             if "file" in _stop:
                 _stop["file"].with_suffix(f".{name}-raised").write_text(type(error).__name__)
@@ -70,6 +72,7 @@ def wrap(owner: type, name: str, *, before: str | None = None, after: str | None
 wrap(Ledger, "open", before="before", after="a")
 wrap(urllib3.connection.HTTPConnection, "getresponse", before="b")
 wrap(Ledger, "complete", before="c", after="d")
+wrap(task_runner, "finalize", before="e")  # the task's new state is stored, and its process is about to end
 wrap(Starter, "complete_record", before="f")
 
 ARGUMENTS: dict[str, Any] = {
