@@ -80,7 +80,8 @@ def cluster(hub: LocalHub, losing_hub: LocalHub, tmp_path_factory: pytest.TempPa
         # The workers of a killed scheduler keep its connections open, and with them the locks of its transaction.
         postgres.psql("ALTER DATABASE postgres SET idle_in_transaction_session_timeout = '10s'")
         env = {
-            "AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri,
+            # A frozen request may leave when it wakes up, however late.
+            "AIRFLOW_CONN_OXEN_DEFAULT": f"{hub.connection_uri}?timeout={LIMIT_SECONDS:g}",
             "AIRFLOW_CONN_OXEN_LOSING": losing_hub.connection_uri,
             "AIRFLOW__CORE__PARALLELISM": "24",
             # How long a process may go on after its task was deferred: as long as a test waits for anything.
