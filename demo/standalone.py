@@ -216,7 +216,9 @@ class AirflowStandalone:
         while time.monotonic() < deadline:
             if any(process.poll() is not None for process in self._processes.values()):
                 break
-            with contextlib.suppress(requests.ConnectionError, FileNotFoundError, requests.HTTPError, KeyError):
+            with contextlib.suppress(
+                requests.ConnectionError, requests.Timeout, requests.HTTPError, FileNotFoundError, KeyError
+            ):
                 health = self._session.get(f"{self.url}{self._health}", timeout=5).json()
                 if all(health[part]["status"] == "healthy" for part in self._parts):
                     self._log_in()
