@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import OutletEventAccessorsProtocol
 
     from airflow_provider_oxen.evaluations import Evaluation
+    from airflow_provider_oxen.outcomes import JudgedResults
 
 __all__ = ["add_to_events", "convert_asset_to_openlineage", "create_asset", "describe_evaluation", "sanitize_uri"]
 
@@ -90,26 +91,31 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # 
 
 
 def add_to_events(
-    outlets: Iterable[Asset | AssetAlias], outlet_events: OutletEventAccessorsProtocol, evaluation: Evaluation
+    outlets: Iterable[Asset | AssetAlias],
+    outlet_events: OutletEventAccessorsProtocol,
+    evaluation: Evaluation,
+    results: JudgedResults | None = None,
 ) -> None:
     """
     Add facts about the evaluation to the events of a task's ``oxen://`` outlets.
 
     :param outlets: the task's outlets, of any kind.
     :param outlet_events: Airflow's, from the task's context.
+    :param results: where the results are, and what was measured.
     """
     for outlet in outlets:
         if str(getattr(outlet, "uri", "")).startswith(f"{_SCHEME}://"):
-            outlet_events[outlet].extra.update(describe_evaluation(evaluation))
+            outlet_events[outlet].extra.update(describe_evaluation(evaluation, results))
 
 
-def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+def describe_evaluation(evaluation: Evaluation, results: JudgedResults | None = None) -> dict[str, Any]:
     """
     Describe an evaluation for the event of an asset.
 
     :return: ``evaluation_id``; ``commit``, which holds the results; ``source_version``, the commit or branch of the
-        source data; ``rows`` processed; ``tokens`` and ``credits`` spent. What the hub does not report is None. Of one
-        that has not completed, ``evaluation_id`` alone: the rest is not final.
+        source data; ``rows`` processed; ``tokens`` and ``credits`` spent; ``results``, as
+        :meth:`~airflow_provider_oxen.outcomes.JudgedResults.to_dict`. What the hub does not report is None. Of one that
+        has not completed, ``evaluation_id`` alone: the rest is not final.
     """
     from airflow_provider_oxen.evaluations import EvaluationStatus
 
@@ -122,6 +128,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "rows": evaluation.progress.processed,
         "tokens": evaluation.tokens_used,
         "credits": evaluation.credits_used,
+        "results": None if results is None else results.to_dict(),
     }
 
 

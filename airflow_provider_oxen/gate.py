@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import random
 import time
-import traceback
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
@@ -34,15 +33,15 @@ from airflow_provider_oxen.airflow_names import (
     AirflowTaskTimeout,
 )
 from airflow_provider_oxen.calls import build_get_evaluation
-from airflow_provider_oxen.conditions import find_unmet, parse_conditions
+from airflow_provider_oxen.conditions import needs_rows, parse_conditions
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
+from airflow_provider_oxen.judgement import judge
 from airflow_provider_oxen.links.oxen import build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
-from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.start_messages import describe_left_running
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_oxen.clients import OxenClient
     from airflow_provider_oxen.gate_protocol import GateTask
+    from airflow_provider_oxen.outcomes import JudgedResults
 
 __all__ = ["Gate"]
 
@@ -249,11 +249,13 @@ class Gate:
         if result is not None and task.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
         self.outcome = outcome  # a condition may end the task itself, by raising
-        self.outcome = outcome = self._check_conditions(outcome)
+        self.outcome = outcome = self._judge(context, outcome)
+        if outcome.results is not None and task.do_xcom_push:
+            context["ti"].xcom_push(key=xcoms.RESULTS_KEY, value=outcome.results.to_dict())
         message = describe_outcome(outcome)
         reaction = REACTIONS[outcome.reason]
         if reaction.exception is None and result is not None and outcome.evaluation is not None:
-            self._add_to_asset_events(context, outcome.evaluation)
+            self._add_to_asset_events(context, outcome.evaluation, outcome.results)
             task.log.info("The gate opens. %s", message)
             return result
         if task.started_here and (outcome.evaluation is None or not outcome.evaluation.is_terminal):
@@ -267,33 +269,25 @@ class Gate:
             raise AirflowFailException(message)
         raise (reaction.exception or OxenWaitLostError)(message)
 
-    def _add_to_asset_events(self, context: Context, evaluation: Evaluation) -> None:
+    def _add_to_asset_events(
+        self, context: Context, evaluation: Evaluation, results: JudgedResults | None = None
+    ) -> None:
         if self._task.outlets:
             from airflow_provider_oxen.assets import add_to_events
 
-            add_to_events(self._task.outlets, context["outlet_events"], evaluation)
+            add_to_events(self._task.outlets, context["outlet_events"], evaluation, results)
 
-    def _check_conditions(self, outcome: Outcome) -> Outcome:
-        """
-        Check the conditions on a completed evaluation. Other outcomes stay as they are.
-
-        A condition gets the same evaluation whichever way the task waited, so always one without its prompt.
-        """
-        if outcome.reason is not OutcomeReason.COMPLETED or outcome.evaluation is None:
-            return outcome
-        try:
-            evaluation = Evaluation.from_dict(outcome.evaluation.to_dict())
-            unmet = find_unmet(parse_conditions(self._task.conditions), evaluation)
-        except AirflowSkipException:
-            raise
-        except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
-            return outcome.with_unmet_condition(str(error) or "a condition raised AirflowFailException")
-        except Exception as error:  # noqa: BLE001  # the callable may be any code
-            # Not as Python prints it: its text may be the hub's, whose line breaks would forge lines of the log.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            self._task.log.error("A condition raised %s, in:\n%s", one_line(f"{type(error).__name__}: {error}"), frames)  # noqa: TRY400
-            return outcome.with_failed_condition(error)
-        return outcome if unmet is None else outcome.with_unmet_condition(unmet)
+    def _judge(self, context: Context, outcome: Outcome) -> Outcome:
+        """Check the conditions on a completed evaluation, with the connection that it was polled with."""
+        conditions = parse_conditions(self._task.conditions)
+        waited_for = xcoms.find_waited_for(context) if needs_rows(conditions) else None
+        return judge(
+            outcome,
+            conditions,
+            oxen_conn_id=self._task.oxen_conn_id if waited_for is None else waited_for.oxen_conn_id,
+            retry_window=self._task.retry_window,
+            log=self._task.log,
+        )
 
     def _learn_links(self, ref: EvaluationRef, evaluation: Evaluation | None, hub: str | None) -> None:
         if evaluation is not None and hub is not None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_oxen.evaluations import EvaluationStatus
 from airflow_provider_oxen.messages import describe_outcome
-from airflow_provider_oxen.wait import Outcome, OutcomeReason
+from airflow_provider_oxen.outcomes import JudgedResults, Outcome, OutcomeReason
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -32,11 +32,12 @@ def describe_run(outcome: Outcome) -> OperatorLineage[Any, Any]:
     """
     Describe the end of a wait to OpenLineage, whether the task succeeded or failed.
 
-    :return: as input the source data at its version; as output the results, at the commit that holds them or else at
-        the target branch, with the number of rows written where there are any; the run facet ``oxen_evaluation``
-        (outcome, status, model, rows, tokens, credits, the hub's error message, under the contract's names); and, where
-        the gate stayed closed, ``errorMessage`` with the message the task failed with. Datasets that the hub did not
-        name are left out.
+    :return: as input the source data at its version, and the results where conditions looked at their rows, with an
+        assertion for each condition and the number of rows; as output the results, at the commit that holds them or
+        else at the target branch, with the number of rows written where there are any; the run facet
+        ``oxen_evaluation`` (outcome, status, model, rows, tokens, credits, the hub's error message, under the
+        contract's names); and, where the gate stayed closed, ``errorMessage`` with the message the task failed with.
+        Datasets that the hub did not name are left out.
     """
     from airflow.providers.common.compat.openlineage.facet import ErrorMessageRunFacet
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -66,13 +67,34 @@ def make_dataset(host: str, namespace: str, repo_name: str, path: str, version: 
 
 
 def _inputs(outcome: Outcome) -> list[Any]:
+    """Describe the source rows; and the results, where conditions looked at their rows, with what these found."""
     from openlineage.client.event_v2 import InputDataset
 
-    evaluation = outcome.evaluation
+    evaluation, results = outcome.evaluation, outcome.results
     if evaluation is None:
         return []
-    dataset = _dataset(outcome, (evaluation.resource or {}).get("path"), evaluation.source_version)
-    return [] if dataset is None else [InputDataset(dataset.namespace, dataset.name, facets=dataset.facets)]
+    source = _dataset(outcome, (evaluation.resource or {}).get("path"), evaluation.source_version)
+    inputs = [] if source is None else [InputDataset(source.namespace, source.name, facets=source.facets)]
+    judged = _dataset(outcome, results.path, results.version) if results is not None and results.conditions else None
+    if judged is not None and results is not None:
+        facets = _describe_quality(results)
+        inputs.append(InputDataset(judged.namespace, judged.name, facets=judged.facets, inputFacets=facets))
+    return inputs
+
+
+def _describe_quality(results: JudgedResults) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import data_quality_assertions_dataset, data_quality_metrics_input_dataset
+
+    assertions = [
+        data_quality_assertions_dataset.Assertion(assertion=each["condition"], success=each["holds"])
+        for each in results.conditions
+    ]
+    return {
+        "dataQualityAssertions": data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(assertions),
+        "dataQualityMetrics": data_quality_metrics_input_dataset.DataQualityMetricsInputDatasetFacet(
+            columnMetrics={}, rowCount=results.rows
+        ),
+    }
 
 
 def _outputs(outcome: Outcome) -> list[Any]:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.links.addresses import evaluation_url
+from airflow_provider_oxen.outcomes import JudgedResults
 from airflow_provider_oxen.polling import seconds_left
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Sleep, Step, Wait
 
-__all__ = ["describe_deferral", "describe_duration", "describe_outcome", "describe_step"]
+__all__ = ["describe_deferral", "describe_duration", "describe_outcome", "describe_results", "describe_step"]
 
 #: How often a line says that nothing has changed, in seconds.
 _STANDSTILL_SECONDS = 1_800.0
@@ -86,6 +89,9 @@ def describe_outcome(outcome: Outcome) -> str:
             )
         case OutcomeReason.TIMEOUT:
             text = _describe_timeout(outcome)
+        case OutcomeReason.REFUSED if evaluation is not None and evaluation.status == EvaluationStatus.COMPLETED:
+            why = _phrase(outcome.error)
+            text = f"Conditions not checked, a file cannot be read: {why}; evaluation completed{_describe_run(outcome)}"
         case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
             text = f"Stopped waiting: {_phrase(outcome.error)}{_and_last(evaluation)}"
         case OutcomeReason.UNREACHABLE:
@@ -106,6 +112,20 @@ def describe_duration(seconds: float) -> str:
             rest = whole % size // small_size
             return f"{whole // size} {large} {rest} {small}" if rest else f"{whole // size} {large}"
     return f"{whole} s"
+
+
+def describe_results(results: JudgedResults) -> str:
+    """Say what the conditions on rows measured, whether they hold or not."""
+    measured = "; ".join(_describe_condition(each) for each in results.conditions)
+    rows = "no rows" if results.rows is None else f"{results.rows:,} rows"
+    return one_line(f"Checked {rows}: {measured} ({results.path} at {results.version})")
+
+
+def _describe_condition(measured: Mapping[str, Any]) -> str:
+    share, rows, of = (measured[name] for name in ("share", "rows", "of"))
+    if share is not None and rows is not None and of:
+        return f"{measured['condition']}: {rows:,} of {of:,} ({_format_share(share)})"
+    return f"{measured['condition']}: {'met' if measured['holds'] else 'not met'}"
 
 
 def _describe_standstill(before: Wait, after: Wait, seen: Evaluation) -> tuple[int, str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
 
-__all__ = ["MAX_ERROR_TEXT", "Interruption", "Outcome", "OutcomeReason", "find_evaluation"]
+__all__ = ["MAX_ERROR_TEXT", "Interruption", "JudgedResults", "Outcome", "OutcomeReason", "find_evaluation"]
 
 #: Longest error text an event carries, in characters.
 MAX_ERROR_TEXT = 2_000
@@ -55,6 +55,39 @@ class Interruption(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedResults:
+    """
+    The results of a completed evaluation, as far as a task knows them.
+
+    :param path: the file, inside the repository; None where there is none to read.
+    :param version: the commit that holds them; None where it is not known.
+    :param rows: how many rows it has; None where no condition needed them.
+    :param conditions: what each condition on rows measured: ``condition``, ``share`` of all rows, number of ``rows``
+        that is the share, number ``of`` all rows, and whether the condition ``holds``. What does not apply is None.
+    """
+
+    path: str | None = None
+    version: str | None = None
+    rows: int | None = None
+    conditions: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> JudgedResults:
+        """Say where the results are, as far as the evaluation itself names the place."""
+        found = evaluation.results
+        return cls(found.path, found.version) if found.problem is None else cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as plain JSON: ``path``, ``version``, ``rows`` and ``conditions``."""
+        return {
+            "path": self.path,
+            "version": self.version,
+            "rows": self.rows,
+            "conditions": [dict(each) for each in self.conditions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """
     The end of a wait.
@@ -67,6 +100,8 @@ class Outcome:
     :param deadline: the deadline, in seconds since the epoch, where that is what ended the wait.
     :param at: when the wait ended, in seconds since the epoch.
     :param interruption: how Airflow ended the wait, where it did. No event has it: Airflow then passes none.
+    :param results: where the results of a completed evaluation are, and what was measured. No event has it: they are
+        looked at on the worker.
     """
 
     reason: OutcomeReason
@@ -77,6 +112,7 @@ class Outcome:
     deadline: float | None = None
     at: float | None = None
     interruption: Interruption | None = None
+    results: JudgedResults | None = None
 
     def with_unmet_condition(self, reason: str) -> Outcome:
         """Make the outcome of a completed evaluation that does not meet a condition."""
@@ -86,6 +122,10 @@ class Outcome:
         """Make the outcome of a completed evaluation that could not be checked."""
         text = f"{type(error).__name__}: {error}"
         return replace(self, reason=OutcomeReason.CONDITION_FAILED, error=text[:MAX_ERROR_TEXT])
+
+    def with_unread_results(self, reason: OutcomeReason, error: Exception) -> Outcome:
+        """Make the outcome of a completed evaluation whose results could not be read."""
+        return replace(self, reason=reason, error=str(error)[:MAX_ERROR_TEXT])
 
     def to_event(self) -> dict[str, Any]:
         """

@@ -12,8 +12,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen import storage_compat, triggerer_compat
-from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
-from airflow_provider_oxen.outcomes import find_evaluation
+from airflow_provider_oxen.evaluations import Evaluation
+from airflow_provider_oxen.outcomes import JudgedResults, find_evaluation
+from airflow_provider_oxen.refs import EvaluationRef
 from airflow_provider_oxen.start_end import may_end_in_triggerer
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 __all__ = [
-    "RESULT_KEYS",
+    "EVALUATION_KEYS",
+    "RESULTS_KEY",
     "WAITS_FOR_KEY",
     "WaitedFor",
     "delete_earlier_results",
@@ -35,7 +37,9 @@ __all__ = [
 ]
 
 #: The keys under which a task stores its evaluation.
-RESULT_KEYS = ("return_value", "evaluation")
+EVALUATION_KEYS = ("return_value", "evaluation")
+#: The key under which it stores where the results are, and what its conditions measured.
+RESULTS_KEY = "results"
 #: The key under which a task that defers stores what it waits for.
 WAITS_FOR_KEY = "waits_for"
 
@@ -166,7 +170,7 @@ async def store_links_from_triggerer(
     return addresses
 
 
-async def store_result(trigger: BaseTrigger, result: dict[str, Any], *, do_xcom_push: bool) -> bool:
+async def store_result(trigger: BaseTrigger, evaluation: Evaluation, *, do_xcom_push: bool) -> bool:
     """
     Store the result of a completed evaluation as a worker does, if the task may end in the triggerer.
 
@@ -174,7 +178,7 @@ async def store_result(trigger: BaseTrigger, result: dict[str, Any], *, do_xcom_
     JSON, and a task that reads a dict from them gets text.
 
     :param trigger: the trigger, as the triggerer set it up.
-    :param result: the evaluation.
+    :param evaluation: the completed evaluation.
     :param do_xcom_push: whether the task stores XComs.
     :return: whether the task may end now. If not, it has to end on a worker.
     """
@@ -187,8 +191,10 @@ async def store_result(trigger: BaseTrigger, result: dict[str, Any], *, do_xcom_
         # If a worker started the task, it has decided this, and the trigger may not know the task.
         if task is not None and task.start_trigger_args and not may_end_in_triggerer(task, trigger.log):
             return False
-        for key in RESULT_KEYS if do_xcom_push else ():
-            await storage_compat.store_xcom(ti, key, result)
+        if do_xcom_push:
+            for key in EVALUATION_KEYS:
+                await storage_compat.store_xcom(ti, key, evaluation.to_dict())
+            await storage_compat.store_xcom(ti, RESULTS_KEY, JudgedResults.of(evaluation).to_dict())
     except Exception as error:  # noqa: BLE001  # a worker can do it, whatever it is
         trigger.log.warning("A worker ends this task, because its result could not be stored from here: %r", error)
         return False
@@ -204,5 +210,5 @@ def delete_earlier_results(context: Context) -> None:
     :param context: the context of the worker that resumes the task.
     """
     ti = context["ti"]
-    for key in RESULT_KEYS if ti.try_number > 1 else ():
+    for key in (*EVALUATION_KEYS, RESULTS_KEY) if ti.try_number > 1 else ():
         storage_compat.delete_xcom(ti, key)

@@ -27,7 +27,6 @@ from airflow_provider_oxen.conditions.checking import (
     check_all,
     check_conditions,
     check_source,
-    find_unmet,
     needs_rows,
     parse_conditions,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "check_conditions",
     "check_source",
     "column_matches",
-    "find_unmet",
     "max_credits",
     "min_rows",
     "needs_rows",

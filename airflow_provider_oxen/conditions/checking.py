@@ -24,7 +24,6 @@ __all__ = [
     "check_all",
     "check_conditions",
     "check_source",
-    "find_unmet",
     "needs_rows",
     "parse_conditions",
 ]
@@ -146,18 +145,6 @@ def check_all(
             if reason is not None and reason not in reasons:
                 reasons.append(reason)
     return Verdict("; ".join(reasons) or None, facts)
-
-
-def find_unmet(conditions: Sequence[Condition], evaluation: Evaluation) -> str | None:
-    """
-    Check conditions on the evaluation in order, until one is not met.
-
-    :return: why not; None where all are met.
-    :raises TypeError: a condition returned something else than True, False or a text.
-    :raises Exception: a condition raised it.
-    """
-    reasons = (_ask(condition, evaluation) for condition in conditions)
-    return next((reason for reason in reasons if reason is not None), None)
 
 
 class _OpenedOnce:

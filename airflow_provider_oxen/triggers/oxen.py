@@ -153,15 +153,15 @@ class OxenEvaluationTrigger(BaseTrigger):
         self._has_ended = True
         completed = outcome.reason is OutcomeReason.COMPLETED
         (self.log.info if completed else self.log.error)("%s", describe_outcome(outcome))
-        event = outcome.to_event()
         if (
             completed
+            and outcome.evaluation is not None
             and self.end_from_trigger
-            and await xcoms.store_result(self, event["evaluation"], do_xcom_push=self.do_xcom_push)
+            and await xcoms.store_result(self, outcome.evaluation, do_xcom_push=self.do_xcom_push)
         ):
             yield TaskSuccessEvent()
         else:
-            yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's
+            yield TriggerEvent(outcome.to_event())  # type: ignore[no-untyped-call]  # Airflow's
 
     async def on_kill(self) -> None:
         """

@@ -67,10 +67,10 @@ def test_bad_asset_uri_is_refused(uri: str, problem: str) -> None:
 def test_asset_is_made_of_its_parts() -> None:
     """The factory writes the URI, encoded, on the public hub unless another is given."""
     asset = create_asset(namespace="ox", repo_name="customer-intents", path="data/intents.parquet", revision="main")
-    other = create_asset(namespace="a b", repo_name="r", path="/ü.csv", host="localhost:1", extra={"a": 1})
+    other = create_asset(namespace="a%b", repo_name="r", path="/ü.csv", host="localhost:1", extra={"a": 1})
 
     assert asset.uri == URI
-    assert (other.uri, other.extra) == ("oxen://localhost:1/a%20b/r/%C3%BC.csv", {"a": 1})
+    assert (other.uri, other.extra) == ("oxen://localhost:1/a%25b/r/%C3%BC.csv", {"a": 1})
 
 
 @pytest.mark.filterwarnings("ignore:ProvidersManager.asset_")
@@ -101,6 +101,12 @@ def test_open_gate_describes_the_evaluation_in_the_event(oxen_hub: LocalHub, way
         "source_version": "0123456789abcdef",
         "rows": 50,
         "tokens": 1250,
+        "results": {
+            "path": "data/intents.parquet",
+            "version": outlet_events[ours].extra["commit"],
+            "rows": None,
+            "conditions": [],
+        },
         "credits": 0.05,
     }
     assert outlet_events[other].extra == {}

@@ -244,6 +244,7 @@ def test_any_task_can_hold_a_gate(oxen_hub: LocalHub) -> None:
         is_recorded=False,
         log=logging.getLogger("task"),
         execution_limit=None,
+        check_settings=lambda: None,
         waits_by_rescheduling=False,
     )
     gate, ti = Gate(task), FakeTaskInstance()

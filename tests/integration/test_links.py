@@ -141,7 +141,7 @@ def test_links_are_not_given_to_an_xcom_backend(hub: LocalHub, monkeypatch: pyte
 
     make_gate(hub.add_evaluation(seconds=0.5), deferrable=False).execute({"ti": ti})
 
-    assert set(ti.xcoms) == {"evaluation"}
+    assert set(ti.xcoms) == {"evaluation", "results"}
 
 
 def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
@@ -151,7 +151,7 @@ def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
     sensor.execute({"ti": ti})
 
     assert set(shown(sensor, ti).values()) == {""}
-    assert set(ti.xcoms) == {"evaluation"}
+    assert set(ti.xcoms) == {"evaluation", "results"}
 
 
 @pytest.mark.parametrize("stored", ["https://www.oxen.ai/x", None])

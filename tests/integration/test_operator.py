@@ -493,7 +493,8 @@ def test_completed_evaluation_is_returned(
     assert run.returned["progress"] == {"processed": 50, "total": 50}
     assert "prompt" not in run.returned
     assert ti.xcoms.pop("waits_for", {}).get("evaluation_id") == (started.id if way == "deferred" else None)
-    assert ti.xcoms == {"evaluation_id": started.id, "evaluation": run.returned}
+    results = {"path": None, "version": None, "rows": None, "conditions": []}  # nothing was committed
+    assert ti.xcoms == {"evaluation_id": started.id, "evaluation": run.returned, "results": results}
     assert len(oxen_hub.start_requests) == 1
     assert store is None or store.phase == "started"
 

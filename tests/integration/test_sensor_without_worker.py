@@ -611,10 +611,12 @@ async def test_completed_evaluation_ends_the_task(oxen_hub: LocalHub, comms: Fak
     begun, seen, *results = comms.sent
     assert [(each.key, each.value["evaluation_id"]) for each in (begun, seen)] == [("waits_for", evaluation_id)] * 2
     assert (begun.value["last_seen"], seen.value["last_seen"]["status"]) == (None, "queued")
-    assert [message.key for message in results] == ["return_value", "evaluation"]
+    assert [message.key for message in results] == ["return_value", "evaluation", "results"]
     for message in results:
         assert (message.dag_id, message.run_id, message.task_id, message.map_index) == ("d", "r", "gate", -1)
+    for message in results[:2]:
         assert (message.value["id"], message.value["status"]) == (evaluation_id, "completed")
+    assert results[2].value["path"] == "data/intents.parquet"
 
 
 @needs_3_3
@@ -733,7 +735,7 @@ def test_failure_removes_the_result_of_an_earlier_attempt(monkeypatch: pytest.Mo
             gate().resume_execution("execute_complete", {"event": event}, {"ti": ti})
 
     place = {"task_id": "gate", "dag_id": "d", "run_id": "r", "map_index": -1}
-    assert deleted == [{"key": key, **place} for key in ("return_value", "evaluation")]
+    assert deleted == [{"key": key, **place} for key in ("return_value", "evaluation", "results")]
 
 
 @pytest.mark.parametrize("flags", [{}, BOTH])

@@ -14,8 +14,8 @@ import pytest
 
 from airflow_provider_oxen.conditions import (
     all_rows,
+    check_all,
     column_matches,
-    find_unmet,
     max_credits,
     min_rows,
     needs_rows,
@@ -30,6 +30,11 @@ from airflow_provider_oxen.evaluations import Evaluation
 def _completed(processed: Any = None, total: Any = None, **fields: Any) -> Evaluation:
     progress = {"processed": processed, "total": total}
     return Evaluation.from_dict({"id": "e-1", "status": "completed", "progress": progress, **fields})
+
+
+def _find_unmet(conditions: Any, evaluation: Evaluation) -> str | None:
+    """Check conditions that need no rows."""
+    return check_all(conditions, evaluation, open_table=lambda: pytest.fail("opened"), source_rows=lambda: None).unmet
 
 
 class _Scalar:
@@ -124,14 +129,14 @@ def test_conditions_are_checked_in_order_up_to_the_first_that_is_not_met() -> No
 
     conditions = (condition("a", True), condition("b", "no"), condition("c", "not checked"))
 
-    assert find_unmet(conditions, _completed()) == "no"
+    assert _find_unmet(conditions, _completed()) == "no"
     assert checked == ["a", "b"]
 
 
 def test_all_conditions_met_is_none() -> None:
     """Where every condition returns True, and where there is none, nothing is unmet."""
-    assert find_unmet((lambda _: True, all_rows()), _completed(1, 1)) is None
-    assert find_unmet((), _completed()) is None
+    assert _find_unmet((lambda _: True, all_rows()), _completed(1, 1)) is None
+    assert _find_unmet((), _completed()) is None
 
 
 def _is_fine(evaluation: Evaluation) -> bool:
@@ -148,7 +153,7 @@ class _IsFine:
 )
 def test_condition_that_gives_no_reason_is_named(condition: Any, shown: str) -> None:
     """Where a condition that is not met gives no reason, its name is the reason."""
-    assert find_unmet((condition,), _completed()) == shown
+    assert _find_unmet((condition,), _completed()) == shown
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,7 @@ def test_condition_that_gives_no_reason_is_named(condition: Any, shown: str) -> 
 )
 def test_verdict_of_numpy_counts_as_what_it_says(verdict: Any, unmet: str | None) -> None:
     """A comparison of numpy's numbers gives numpy's True or False, which are not Python's."""
-    found = find_unmet((lambda _: verdict,), _completed())
+    found = _find_unmet((lambda _: verdict,), _completed())
 
     assert found is None if unmet is None else unmet in str(found)
 
@@ -171,13 +176,13 @@ def test_verdict_of_numpy_counts_as_what_it_says(verdict: Any, unmet: str | None
 def test_other_verdict_of_numpy_is_an_error(verdict: Any) -> None:
     """An array or a number of numpy's is as unclear as a number of Python's."""
     with pytest.raises(TypeError, match="not True, False or a text"):
-        find_unmet((lambda _: verdict,), _completed())
+        _find_unmet((lambda _: verdict,), _completed())
 
 
 def test_condition_that_makes_a_condition_is_named() -> None:
     """A function of the user's that returns a condition was meant to be called."""
     with pytest.raises(TypeError, match="if it makes a condition, call it, with parentheses"):
-        find_unmet((lambda _: all_rows(),), _completed())
+        _find_unmet((lambda _: all_rows(),), _completed())
 
 
 class _Decorated:
@@ -227,7 +232,7 @@ def test_callable_that_can_never_be_a_condition_is_refused(condition: Any, advic
 def test_other_verdict_is_an_error(verdict: Any) -> None:
     """A condition that returns something else, as without its ``return``, is an error that names it."""
     with pytest.raises(TypeError, match=r"lambda.* returned .*not True, False or a text"):
-        find_unmet((lambda _: verdict,), _completed())
+        _find_unmet((lambda _: verdict,), _completed())
 
 
 @pytest.mark.parametrize("conditions", ["all_rows", 5, [], (), {}, [5], [all_rows(), None], True])
