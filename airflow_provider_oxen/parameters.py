@@ -175,12 +175,13 @@ def check_booleans(arguments: Mapping[str, object]) -> None:
     """
     Refuse a text where an argument is True or False: ``"false"`` would count as true.
 
-    :param arguments: by name. One that is not there counts as not given.
+    :param arguments: by name. One that is not there counts as not given; so does a ``deferrable`` that is None.
     :raises ValueError: one of them is neither.
     """
     for name in _BOOLEANS:
-        if not isinstance(value := arguments.get(name, False), bool):
-            raise ValueError(f"{name} must be True or False, but is {value!r}")  # noqa: TRY004  # as all else
+        value = arguments.get(name, False)
+        if not isinstance(value, bool) and (name, value) != ("deferrable", None):
+            raise ValueError(f"{name} must be True or False, but is {value!r}")
 
 
 def check_path(name: str, value: object) -> list[str]:

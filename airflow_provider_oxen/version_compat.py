@@ -10,6 +10,7 @@ Imports are late, because this module is imported whenever a DAG file is parsed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ __all__ = [
     "airflow_version",
     "attempt_began_at",
     "can_start_and_end_in_triggerer",
+    "default_deferrable",
     "deferral_error",
     "discard_partial",
     "execution_timeout_counts_deferral",
@@ -89,6 +91,24 @@ def execution_timeout_counts_deferral() -> bool:
     counts from there again. Source: ``_execute_task`` in Airflow 2.11's ``models/taskinstance.py``.
     """
     return not is_airflow(3, 0)
+
+
+def default_deferrable() -> bool:
+    """
+    Say whether a task waits in the triggerer: as ``[operators] default_deferrable``, and yes where that is not set.
+
+    Airflow writes ``false`` into the file that it generates, with all else of that section. So there it says nothing.
+    No public way: of what is in the file alone, only Airflow's base class ``ConfigParser`` knows.
+    """
+    from configparser import ConfigParser
+
+    from airflow_provider_oxen.airflow_names import conf
+
+    names = ("default_cpus", "default_deferrable", "default_gpus")
+    in_file = [name for name in names if ConfigParser.has_option(conf, "operators", name)]
+    if "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE" in os.environ or in_file == ["default_deferrable"]:
+        return bool(conf.getboolean("operators", "default_deferrable"))
+    return True
 
 
 # A task, while its DAG file is parsed and later

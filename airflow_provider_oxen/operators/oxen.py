@@ -74,7 +74,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
     :param oxen_conn_id: Airflow connection to use. (templated)
     :param wait_for_completion: wait for the end. If False, the task succeeds as soon as the evaluation has started, and
         a sensor can wait for ``start.output["evaluation_id"]``.
-    :param deferrable: wait in the triggerer, without holding a worker (the default), or else on the worker.
+    :param deferrable: wait in the triggerer, without holding a worker, or on the worker. None: as for the sensor.
     :param poke_interval: shortest time between two polls, in seconds or as ``timedelta``; above 0.
     :param max_wait: longest time between two polls, as for the sensor.
     :param timeout: longest time to wait once the evaluation has started, in seconds or as ``timedelta``. Default:
@@ -133,7 +133,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         body: Mapping[str, Any] | None = None,
         oxen_conn_id: str = "oxen_default",
         wait_for_completion: bool = True,
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         poke_interval: timedelta | float = 10,
         max_wait: timedelta | float | None = 60,
         timeout: timedelta | float | None = None,
@@ -170,7 +170,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         self.body = body
         self.oxen_conn_id = oxen_conn_id
         self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
+        self.deferrable: bool = version_compat.default_deferrable() if deferrable is None else deferrable
         self.poke_interval = parse_seconds("poke_interval", poke_interval)
         self.max_wait = None if max_wait is None else timedelta(seconds=parse_seconds("max_wait", max_wait))
         default_timeout = conf.getfloat("sensors", "default_timeout")

@@ -84,8 +84,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     :param repo_name: the repository. (templated)
     :param evaluation_id: the evaluation to wait for, as text or as ``uuid.UUID``. (templated)
     :param oxen_conn_id: Airflow connection to use. (templated)
-    :param deferrable: wait in the triggerer, without holding a worker (the default). Otherwise the sensor waits on a
-        worker, as ``mode`` says: ``poke`` or ``reschedule``.
+    :param deferrable: wait in the triggerer, without holding a worker. If False, the sensor waits on a worker, as
+        ``mode`` says: ``poke`` or ``reschedule``. None (the default): as ``[operators] default_deferrable`` of the
+        Airflow configuration, where that is set, and else True.
     :param poke_interval: shortest time between two polls, in seconds or as ``timedelta``; above 0.
     :param max_wait: longest time between two polls, in seconds or as ``timedelta``. Far from the end, polls are this
         far apart; near it, ``poke_interval``. None, or less than ``poke_interval``: always ``poke_interval``.
@@ -133,7 +134,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         repo_name: str,
         evaluation_id: str | UUID,
         oxen_conn_id: str = "oxen_default",
-        deferrable: bool = True,
+        deferrable: bool | None = None,
         poke_interval: timedelta | float = 10,
         max_wait: timedelta | float | None = 60,
         retry_window: timedelta | float = 600,
@@ -154,7 +155,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         self.repo_name: str = as_text(repo_name)
         self.evaluation_id: str = as_text(evaluation_id)
         self.oxen_conn_id = oxen_conn_id
-        self.deferrable = deferrable
+        self.deferrable: bool = version_compat.default_deferrable() if deferrable is None else deferrable
         # Until the deadline, where Airflow's argument silent_fail says that failed polls do not matter.
         self.retry_window = None if self.silent_fail else parse_seconds("retry_window", retry_window)
         self.conditions = conditions

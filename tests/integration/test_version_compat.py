@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from jinja2 import Undefined
 
-from airflow_provider_oxen import version_compat
+from airflow_provider_oxen import airflow_names, version_compat
 from tests.support.airflow import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_3_PLUS,
@@ -225,3 +227,52 @@ def test_import_is_cheap() -> None:
     ).stdout
 
     assert set(loaded.splitlines()[-1].split()) <= {"airflow_provider_oxen", "airflow_provider_oxen.version_compat"}
+
+
+_DEFERRABLE = "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"
+
+
+@pytest.mark.parametrize(
+    ("in_file", "in_environment", "expected"),
+    [
+        ({}, None, True),
+        ({"default_deferrable": "False"}, None, False),
+        ({"default_deferrable": "False", "default_owner": "data"}, None, False),
+        ({"default_deferrable": "True"}, None, True),
+        ({}, "False", False),
+        ({"default_deferrable": "False"}, "True", True),
+    ],
+)
+def test_default_deferrable_is_what_somebody_has_set(
+    in_file: dict[str, str], in_environment: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``[operators] default_deferrable`` counts where a person has set it, the environment first."""
+    conf = type(airflow_names.conf)()
+    conf.read_dict({"operators": in_file})
+    monkeypatch.setattr(airflow_names, "conf", conf)
+    if in_environment is not None:
+        monkeypatch.setenv(_DEFERRABLE, in_environment)
+
+    assert version_compat.default_deferrable() is expected
+
+
+def test_default_deferrable_is_not_what_airflow_writes_by_itself(tmp_path: Path) -> None:
+    """Airflow writes ``false`` into each file that it generates: it does not count, and the environment does."""
+    program = f"""
+        import os
+        from airflow.configuration import write_default_airflow_configuration_if_needed
+        write_default_airflow_configuration_if_needed()
+        from airflow_provider_oxen import version_compat
+        print(version_compat.default_deferrable())
+        os.environ["{_DEFERRABLE}"] = "False"
+        print(version_compat.default_deferrable())
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    for _ in ("it generates the file", "it reads the file"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+            env={**env, "AIRFLOW_HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+
+        assert done.stdout.split()[-2:] == ["True", "False"]
+        assert "\ndefault_deferrable = false" in (tmp_path / "airflow.cfg").read_text()
