@@ -31,7 +31,7 @@ from airflow_provider_oxen.parameters import (
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_provider_oxen.conditions import Condition
@@ -82,7 +82,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     :param namespace: user or organization that owns the repository. (templated)
     :param repo_name: the repository. (templated)
-    :param evaluation_id: the evaluation to wait for, as text or as ``uuid.UUID``. (templated)
+    :param evaluation_id: the evaluation to wait for: text, ``uuid.UUID``, or the output of a task. (templated)
     :param oxen_conn_id: Airflow connection to use. (templated)
     :param deferrable: wait in the triggerer, without holding a worker. If False, the sensor waits on a worker, as
         ``mode`` says: ``poke`` or ``reschedule``. None (the default): as ``[operators] default_deferrable`` of the
@@ -132,7 +132,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         *,
         namespace: str,
         repo_name: str,
-        evaluation_id: str | UUID,
+        evaluation_id: str | UUID | XComArg,
         oxen_conn_id: str = "oxen_default",
         deferrable: bool | None = None,
         poke_interval: timedelta | float = 10,
