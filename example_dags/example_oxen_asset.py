@@ -8,9 +8,9 @@ all rows were processed, and at most 25 credits were spent.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
-from airflow.providers.common.compat.sdk import Asset, dag, get_current_context, task
+from airflow.sdk import Asset, Param, dag, get_current_context, task
 
 from airflow_provider_oxen.conditions import all_rows, max_credits
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
@@ -18,7 +18,15 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 INTENTS = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet?revision=main")
 
 
-@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={
+        "evaluation_id": Param(
+            type="string", pattern="^[A-Za-z0-9-]+$", description="The end of the address of the evaluation's page."
+        )
+    },
+    tags=["oxen", "example"],
+)
 def example_oxen_asset() -> None:
     """Wait for the evaluation that the run was started with; its results are the asset."""
     OxenEvaluationSensor(
@@ -26,6 +34,8 @@ def example_oxen_asset() -> None:
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id="{{ params.evaluation_id }}",
+        timeout=timedelta(hours=6),
+        retries=2,  # used only where trying again can help
         conditions=[all_rows(), max_credits(25)],
         outlets=[INTENTS],
     )
@@ -38,7 +48,7 @@ def example_oxen_asset_consumer() -> None:
     @task
     def publish() -> list[str]:
         context = get_current_context()
-        # Airflow 2 has another name for them.
+        # Airflow 2 calls them triggering_dataset_events.
         events = context.get("triggering_asset_events") or context["triggering_dataset_events"]
         return [
             f"{event.extra['evaluation_id']}: {event.extra['rows']} rows at {event.extra['commit']}, "

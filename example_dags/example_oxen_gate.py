@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 
-@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={
+        "evaluation_id": Param(
+            type="string", pattern="^[A-Za-z0-9-]+$", description="The end of the address of the evaluation's page."
+        )
+    },
+    tags=["oxen", "example"],
+)
 def example_oxen_gate() -> None:
     """Wait for the evaluation that the run was started with, then use its results."""
     gate = OxenEvaluationSensor(
@@ -15,6 +25,8 @@ def example_oxen_gate() -> None:
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id="{{ params.evaluation_id }}",
+        timeout=timedelta(hours=6),
+        retries=2,  # used only where trying again can help
     )
 
     @task

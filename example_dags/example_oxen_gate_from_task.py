@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, get_current_context, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, get_current_context, task
 
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 
-@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={
+        "evaluation_id": Param(
+            type="string", pattern="^[A-Za-z0-9-]+$", description="The end of the address of the evaluation's page."
+        )
+    },
+    tags=["oxen", "example"],
+)
 def example_oxen_gate_from_task() -> None:
     """Find out which evaluation to wait for, wait for it, then use its results."""
 
@@ -21,6 +31,8 @@ def example_oxen_gate_from_task() -> None:
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id=find_evaluation(),
+        timeout=timedelta(hours=6),
+        retries=2,
     )
 
     @task

@@ -7,12 +7,22 @@ works, too: it begins or ends on a worker, and a warning says why.
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, get_current_context, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, get_current_context, task
 
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 
-@dag(schedule=None, params={"evaluation_id": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={
+        "evaluation_id": Param(
+            type="string", pattern="^[A-Za-z0-9-]+$", description="The end of the address of the evaluation's page."
+        )
+    },
+    tags=["oxen", "example"],
+)
 def example_oxen_gate_without_worker() -> None:
     """Find out which evaluation to wait for, wait for it without a worker, then use its results."""
 
@@ -26,6 +36,8 @@ def example_oxen_gate_without_worker() -> None:
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id=find_evaluation(),
+        timeout=timedelta(hours=6),
+        retries=2,
         start_from_trigger=True,
         end_from_trigger=True,
     )

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, get_current_context, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, get_current_context, task
 
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 
-@dag(schedule=None, params={"evaluation_ids": []}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={
+        "evaluation_ids": Param(
+            type="array",
+            items={"type": "string", "pattern": "^[A-Za-z0-9-]+$"},
+            minItems=1,
+            description="Ids of evaluations, one a line.",
+        )
+    },
+    tags=["oxen", "example"],
+)
 def example_oxen_mapped_gate() -> None:
     """Wait for all evaluations that the run was started with, then compare them."""
 
@@ -19,6 +32,9 @@ def example_oxen_mapped_gate() -> None:
         task_id="gate",
         namespace="ox",
         repo_name="customer-intents",
+        timeout=timedelta(hours=6),
+        retries=2,
+        map_index_template="{{ task.repo_name }}: {{ task.evaluation_id }}",
     ).expand(evaluation_id=find_evaluations())
 
     @task

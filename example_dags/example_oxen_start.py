@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
 
 
-@dag(schedule=None, params={"model": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={"model": Param(type="string", minLength=1, description="The model's id on Oxen.ai.")},
+    tags=["oxen", "example"],
+)
 def example_oxen_start() -> None:
     """Start an evaluation, wait until it has completed, then use its results."""
     label = OxenRunEvaluationOperator(
@@ -22,6 +28,8 @@ def example_oxen_start() -> None:
         auto_commit=True,
         target_branch="main",
         target_path="data/intents.parquet",
+        timeout=timedelta(hours=6),
+        retries=2,
     )
 
     @task

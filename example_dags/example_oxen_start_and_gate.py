@@ -8,13 +8,19 @@ costs money.
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import dag, task
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
 from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 
 
-@dag(schedule=None, params={"model": ""}, tags=["oxen", "example"])
+@dag(
+    schedule=None,
+    params={"model": Param(type="string", minLength=1, description="The model's id on Oxen.ai.")},
+    tags=["oxen", "example"],
+)
 def example_oxen_start_and_gate() -> None:
     """Start an evaluation, wait for it in a task of its own, then use its results."""
     start = OxenRunEvaluationOperator(
@@ -37,6 +43,7 @@ def example_oxen_start_and_gate() -> None:
         namespace="ox",
         repo_name="customer-intents",
         evaluation_id=start.output["evaluation_id"],
+        timeout=timedelta(hours=6),
         retries=3,
     )
 

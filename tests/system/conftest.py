@@ -11,6 +11,7 @@ from airflow import __version__ as airflow_version
 from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
 from tests.support.airflow_2 import Airflow2Standalone
+from tests.support.examples import EXAMPLES, place_example
 from tests.support.public_hub import public_hub
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def oxen_public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example DAGs and those of these tests, in one folder."""
     folder = tmp_path_factory.mktemp("dags")
-    for file in [*(ROOT / "example_dags").glob("*.py"), *(ROOT / "tests/system/dags").glob("*.py")]:
+    for file in (ROOT / "tests/system/dags").glob("*.py"):
         (folder / file.name).symlink_to(file)
+    for file in EXAMPLES:
+        place_example(file, folder)
     return folder
 
 
