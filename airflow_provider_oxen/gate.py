@@ -38,7 +38,7 @@ from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.judgement import judge
-from airflow_provider_oxen.links.oxen import build_addresses
+from airflow_provider_oxen.links.oxen import LINKS, build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
@@ -70,6 +70,8 @@ class Gate:
         self._links_stored: dict[str, str] = {}
         #: Address of each link, by its XCom key; None before the evaluation was seen.
         self.link_addresses: dict[str, str] | None = None
+        #: What the task waits for; None before that is known.
+        self.ref: EvaluationRef | None = None
         #: How the wait ended; None before it has.
         self.outcome: Outcome | None = None
 
@@ -290,8 +292,11 @@ class Gate:
         )
 
     def _learn_links(self, ref: EvaluationRef, evaluation: Evaluation | None, hub: str | None) -> None:
+        self.ref = ref
         if evaluation is not None and hub is not None:
-            self.link_addresses = build_addresses(ref, evaluation, hub)
+            self.link_addresses = found = build_addresses(ref, evaluation, hub)
+            # Airflow 3 stores each of them when the process ends, an empty one as well.
+            self._task.operator_extra_links = [link for link in LINKS if found[link.xcom_key]]
 
     def _store_links(self, context: Context, *, process_goes_on: bool = False) -> None:
         self._links_stored = xcoms.store_links(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset, AssetAlias
+    from airflow.sdk import Asset, AssetAlias, BaseOperatorLink
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_oxen.conditions import Condition
@@ -39,6 +39,7 @@ class GateTask(Protocol):
     started_here: bool
     is_recorded: bool
     outlets: list[Asset | AssetAlias]
+    operator_extra_links: Collection[BaseOperatorLink]
     soft_fail: bool
     never_fail: bool
 

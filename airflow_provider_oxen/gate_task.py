@@ -7,16 +7,18 @@ module is imported whenever a DAG file that uses one of them is parsed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import find_current_dag
+from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, parse_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import BaseOperatorLink
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_oxen.gate import Gate
@@ -63,6 +65,7 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
 class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
     """Holds a gate, and shows Airflow the evaluation that it waits for."""
 
+    operator_extra_links: Collection[BaseOperatorLink] = LINKS
     # Made when the task runs: parsing a DAG file needs no gate.
     _made_gate: Gate | None = None
     # Whether what is rendered right now is a part of an argument.
@@ -70,8 +73,13 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """As Airflow's own. What can never work is refused here, while the DAG is parsed, and not on the workers."""
+        """
+        As Airflow's own. What can never work is refused here, while the DAG is parsed, and not on the workers.
+
+        Each instance is shown under its evaluation's id, unless ``map_index_template`` says something else.
+        """
         made: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]  # Airflow's base class follows
+        made.kwargs["map_index_template"] = made.kwargs.get("map_index_template") or "{{ task.evaluation_label }}"
         try:
             cls._check_partial(made.kwargs)
         except ValueError:
@@ -135,6 +143,24 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
         text = super().render_template(f"{content}{_NO_OBJECT}", *args, **kwargs).removesuffix(_NO_OBJECT)  # type: ignore[misc]  # as above
         is_template = text != content
         return rendered if is_template and (self._renders_inside or rendered is None) else text
+
+    def prepare_for_execution(self) -> Self:
+        """Return the task that a worker runs: as Airflow's own, without links until an address is known."""
+        task = super().prepare_for_execution()
+        task.operator_extra_links = ()
+        return task
+
+    def prepare_if_mapped(self) -> None:
+        """Do the same with a task that a worker makes for a map index: Airflow does not prepare it."""
+        self.hide_execution_timeout_if_mapped()
+        if version_compat.is_made_from_mapped(self):
+            self.operator_extra_links = ()
+
+    @property
+    def evaluation_label(self) -> str:
+        """Id of the evaluation, for ``map_index_template``; empty while it is not known."""
+        ref = None if self._made_gate is None else self._made_gate.ref
+        return str(getattr(self, "evaluation_id", "")) if ref is None else ref.evaluation_id
 
     @property
     def link_addresses(self) -> dict[str, str] | None:

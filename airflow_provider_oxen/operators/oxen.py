@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_oxen import start_request, version_compat
 from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, BaseOperator, conf
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
-from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
 
 if TYPE_CHECKING:
@@ -102,7 +101,6 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         *("namespace", "repo_name", "branch", "path", "model", "prompt", "target_column", "input_type", "output_type"),
         *("name", "target_branch", "target_path", "commit_message", "body", "oxen_conn_id"),
     )
-    operator_extra_links = LINKS
     ui_color = "#e7dfc6"
     never_fail = False
     waits_by_rescheduling = False
@@ -189,7 +187,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             self._warn("durable=False: each attempt starts an evaluation, so a retry pays again", stacklevel=3)
         if end_from_trigger:
             self._plan_end()
-        self.hide_execution_timeout_if_mapped()
+        self.prepare_if_mapped()
 
     @classmethod
     def partial(cls, *, start_from_trigger: bool = False, **kwargs: Any) -> OperatorPartial:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_oxen import version_compat
 from airflow_provider_oxen.airflow_names import AirflowException, BaseSensorOperator, PokeReturnValue
 from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
-from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.parameters import (
     TriggerArguments,
     as_text,
@@ -116,7 +115,6 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")
-    operator_extra_links = LINKS
     ui_color = "#e7dfc6"
     # Set for each gate that is not mapped. The class has none, so that a mapped gate begins on a worker: Airflow would
     # make the triggers of all its instances from the same arguments.
@@ -166,7 +164,7 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
             # A mapped task is made again on its worker, with rendered values: those are checked when it runs.
             if not version_compat.is_made_from_mapped(self):
                 self._check_known(vars(self) | {"start_from_trigger": start_from_trigger})
-        self.hide_execution_timeout_if_mapped()
+        self.prepare_if_mapped()
         if self.deferrable and self.reschedule:
             self._warn(
                 "mode='reschedule' says how to wait on a worker and has no effect while deferrable=True; "

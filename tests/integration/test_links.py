@@ -36,8 +36,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 def shown(sensor: OxenEvaluationSensor, ti: FakeTaskInstance) -> dict[str, str]:
     """Return the links as Airflow shows them once the process has ended: Airflow 3 calls ``get_link``."""
     if AIRFLOW_V_3_0_PLUS:
-        return {link.xcom_key: link.get_link(sensor, ti_key=ti) for link in LINKS}
-    return {link.xcom_key: ti.xcoms.get(link.xcom_key, "") for link in LINKS}
+        return {link.xcom_key: link.get_link(sensor, ti_key=ti) for link in sensor.operator_extra_links}
+    return {link.xcom_key: ti.xcoms[link.xcom_key] for link in LINKS if link.xcom_key in ti.xcoms}
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,39 @@ def test_links_are_not_given_to_an_xcom_backend(hub: LocalHub, monkeypatch: pyte
 
 def test_other_hub_has_no_links(oxen_hub: LocalHub) -> None:
     """For a hub whose pages are not known, nothing is shown and nothing stored."""
-    sensor, ti = make_gate(oxen_hub.add_evaluation(seconds=0)), FakeTaskInstance()
+    sensor, ti = make_gate(oxen_hub.add_evaluation(seconds=0)).prepare_for_execution(), FakeTaskInstance()
 
     sensor.execute({"ti": ti})
 
-    assert set(shown(sensor, ti).values()) == {""}
+    assert shown(sensor, ti) == {}
     assert set(ti.xcoms) == {"evaluation", "results"}
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_task_that_never_sees_its_evaluation_stores_no_link(oxen_hub: LocalHub, mapped: bool) -> None:
+    """Airflow 3 would store an empty XCom for each link that the task has when its process ends."""
+    oxen_hub.api_key = "another"
+    named = {"task_id": "gate", "namespace": "ox", "repo_name": "r", "evaluation_id": "e"}
+    if mapped:
+        partial = {name: value for name, value in named.items() if name != "evaluation_id"}
+        sensor = OxenEvaluationSensor.partial(**partial).expand(evaluation_id=["e"]).unmap(named)
+    else:
+        sensor = OxenEvaluationSensor(**named).prepare_for_execution()
+    with pytest.raises(sdk.AirflowFailException):
+        sensor.execute({"ti": FakeTaskInstance()})
+
+    assert list(sensor.operator_extra_links) == []
+    assert OxenEvaluationSensor.operator_extra_links == LINKS
+
+
+def test_only_links_with_an_address_are_stored(hub: LocalHub) -> None:
+    """An evaluation whose source is not named has no link to it."""
+    ti = FakeTaskInstance()
+    sensor = make_gate(hub.add_evaluation(seconds=0, fields={"resource": None})).prepare_for_execution()
+
+    sensor.execute({"ti": ti})
+
+    assert set(shown(sensor, ti)) == {"_link_OxenEvaluationLink", "_link_OxenResultsLink"}
 
 
 @pytest.mark.parametrize("stored", ["https://www.oxen.ai/x", None])

@@ -1031,7 +1031,8 @@ def test_links_are_known_from_the_start_on(hub: LocalHub, ti: StartingTaskInstan
         assert LINKS[0].get_link(operator, ti_key=ti) == page
     else:
         assert ti.xcoms["_link_OxenEvaluationLink"] == page
-    assert [link.name for link in operator.operator_extra_links] == NAMES
+    assert [link.name for link in type(operator).operator_extra_links] == NAMES
+    assert [link.name for link in operator.operator_extra_links] == ["Evaluation on Oxen", "Source data on Oxen"]
 
 
 def test_messages_lead_to_the_page(hub: LocalHub, ti: StartingTaskInstance, logged: Callable[[], str]) -> None:

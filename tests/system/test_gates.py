@@ -332,9 +332,11 @@ def test_links_open_evaluation_source_and_results(linked: dict, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["unseen", "elsewhere"])
-def test_no_link_is_made_up(linked: dict, name: str) -> None:
-    """An evaluation that was never seen, and one on another hub, have no links."""
+def test_no_link_is_made_up(linked: dict, real_airflow: AirflowStandalone, name: str) -> None:
+    """An evaluation that was never seen, and one on another hub, have no links, and no XComs for them."""
     assert set(linked[name].values()) == {None}
+    stored = real_airflow.get(f"/dags/gate_links/dagRuns/links/taskInstances/{name}/xcomEntries")["xcom_entries"]
+    assert [entry["key"] for entry in stored if entry["key"].startswith("_link_")] == []
 
 
 @pytest.mark.skipif(airflow_version.startswith("2."), reason="Airflow 2 begins and ends every task on a worker")
