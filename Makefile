@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chaos test-ui screenshots test-matrix package fuzz lint docs bench clean
+.PHONY: help demo test test-chaos test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it up)
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
@@ -36,6 +36,15 @@ package: $(VENV)/.dev ## Build sdist and wheel into dist, and check both
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
+sbom: package ## Write what is installed with the wheel into build/sbom.cdx.json (CycloneDX)
+	$(BIN)/python -m tests.release sbom
+
+licences: package ## Check the licences of what is installed with the wheel
+	$(BIN)/python -m tests.release licences
+
+release-check: $(VENV)/.dev ## Check what of RELEASING.md a machine can check (QUICK=1 leaves out what takes hours)
+	$(BIN)/python -m tests.release check $(if $(QUICK),--quick)
+
 fuzz: $(VENV)/.dev ## Feed the parser and both transports with damaged responses for SECONDS (default 180)
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
@@ -46,6 +55,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
 	$(BIN)/lint-imports
 	$(BIN)/validate-pyproject pyproject.toml
 	$(BIN)/codespell
+	$(BIN)/zizmor --quiet --offline .github
 
 docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a dead link is an error
 	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet \
