@@ -27,6 +27,7 @@ HOSTS = {
     "semver.org",
     "www.oxen.ai",
 }
+HOSTS |= {"aws.amazon.com", "docs.aws.amazon.com", "cloud.google.com", "docs.cloud.google.com", "www.astronomer.io"}
 README_LIMIT = 150
 
 
