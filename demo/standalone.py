@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
 #: Variables that Airflow must not get: settings of another Airflow, and one that makes each process compile modules.
 _NOT_INHERITED = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
-#: How long Airflow may take to start, in seconds. It takes about 20 on two cores.
-_START_LIMIT_SECONDS = 180.0
+#: How long Airflow may take to start, in seconds. It takes about 20 on two cores, and many times that on busy ones.
+_START_LIMIT_SECONDS = 400.0
+#: How long Airflow may take for one response, in seconds. It takes far less than one, unless the machine is busy.
+_RESPONSE_LIMIT_SECONDS = 60.0
 #: How long it may take to stop before it is killed, in seconds. Its data is not needed afterwards, so little is enough.
 _STOP_LIMIT_SECONDS = 4.0
 
@@ -143,7 +145,7 @@ class AirflowStandalone:
 
     def get_ui(self, path: str) -> Any:
         """Send a GET request to the API that Airflow's web pages use."""
-        response = self._session.get(f"{self.url}/ui{path}", timeout=30)
+        response = self._session.get(f"{self.url}/ui{path}", timeout=_RESPONSE_LIMIT_SECONDS)
         response.raise_for_status()
         return response.json()
 
@@ -163,25 +165,29 @@ class AirflowStandalone:
         """Start a run of a DAG."""
         self.post(f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})})
 
-    def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 120.0) -> None:
+    def wait_for_dags(self, dag_ids: set[str], *, limit_seconds: float = 300.0) -> None:
         """Wait until Airflow has parsed these DAGs. A DAG file that cannot be imported is an error."""
-        deadline = time.monotonic() + limit_seconds
-        while time.monotonic() < deadline:
+
+        def parsed() -> bool:
             if errors := self.get("/importErrors")["import_errors"]:
                 raise RuntimeError(errors[0]["stack_trace"])
-            if dag_ids <= {dag["dag_id"] for dag in self.get("/dags", limit=100)["dags"]}:
-                return
-            time.sleep(0.3)
-        raise RuntimeError(f"Airflow did not parse these DAGs in time: {', '.join(sorted(dag_ids))}")
+            return dag_ids <= {dag["dag_id"] for dag in self.get("/dags", limit=100)["dags"]}
+
+        if not _wait_until(parsed, limit_seconds):
+            raise RuntimeError(f"Airflow did not parse these DAGs in time: {', '.join(sorted(dag_ids))}")
 
     def wait_for_run(self, dag_id: str, run_id: str, *, limit_seconds: float = 200.0) -> str:
         """Wait until a run has ended, and return its state."""
-        deadline = time.monotonic() + limit_seconds
-        while (state := self.run_state(dag_id, run_id)) not in ("success", "failed"):
-            if time.monotonic() > deadline:
-                states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
-                raise TimeoutError(f"run {run_id} of {dag_id} is still {state}; its tasks: {states}")
-            time.sleep(0.3)
+        state = "not known"
+
+        def ended() -> bool:
+            nonlocal state
+            state = self.run_state(dag_id, run_id)
+            return state in ("success", "failed")
+
+        if not _wait_until(ended, limit_seconds):
+            states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
+            raise TimeoutError(f"run {run_id} of {dag_id} is still {state}; its tasks: {states}")
         return state
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -212,38 +218,56 @@ class AirflowStandalone:
         return "\n".join(_log_line(entry) for entry in content)
 
     def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + _START_LIMIT_SECONDS
-        while time.monotonic() < deadline:
-            if any(process.poll() is not None for process in self._processes.values()):
-                break
-            with contextlib.suppress(
-                requests.ConnectionError, requests.Timeout, requests.HTTPError, FileNotFoundError, KeyError
-            ):
-                health = self._session.get(f"{self.url}{self._health}", timeout=5).json()
-                if all(health[part]["status"] == "healthy" for part in self._parts):
-                    self._log_in()
-                    return
-            time.sleep(0.3)
+        def ended() -> bool:
+            return any(process.poll() is not None for process in self._processes.values())
+
+        if _wait_until(lambda: ended() or self._is_healthy(), _START_LIMIT_SECONDS) and not ended():
+            return
         logs = [self.home / f"{name}.log" for name in self._commands]
         tails = "\n".join(
             f"The end of {log}:\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists()
         )
         raise RuntimeError(f"Airflow did not start. {tails}")
 
+    def _is_healthy(self) -> bool:
+        """Check whether all parts run, and log in once they do. Before that, anything may be missing."""
+        with contextlib.suppress(requests.RequestException, FileNotFoundError, KeyError, ValueError):
+            health = self._session.get(f"{self.url}{self._health}", timeout=_RESPONSE_LIMIT_SECONDS).json()
+            if all(health[part]["status"] == "healthy" for part in self._parts):
+                self._log_in()
+                return True
+        return False
+
     def _log_in(self) -> None:
         name, password = self.login
-        response = self._session.post(
-            f"{self.url}/auth/token", json={"username": name, "password": password}, timeout=10
-        )
+        body = {"username": name, "password": password}
+        response = self._session.post(f"{self.url}/auth/token", json=body, timeout=_RESPONSE_LIMIT_SECONDS)
         response.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def _call(self, method: str, path: str, **named: Any) -> Any:
         headers = {"Accept": "application/json"}
-        response = self._session.request(method, f"{self.url}{self._api}{path}", headers=headers, timeout=30, **named)
+        response = self._session.request(
+            method, f"{self.url}{self._api}{path}", headers=headers, timeout=_RESPONSE_LIMIT_SECONDS, **named
+        )
         if not response.ok:
             raise requests.HTTPError(f"{response.status_code} {response.text[:500]}", response=response)
         return response.json() if response.content else None
+
+
+def _wait_until(reached: Callable[[], bool], limit_seconds: float) -> bool:
+    """
+    Wait until something of Airflow holds, however slow its responses are on a busy machine.
+
+    :return: whether it held within the limit.
+    """
+    deadline = time.monotonic() + limit_seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            if reached():
+                return True
+        time.sleep(0.3)
+    return False
 
 
 def _log_line(entry: str | dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ class Airflow2Standalone(AirflowStandalone):
             f"{self.url}{self._api}{path}",
             params={"map_index": map_index, "full_content": "true"},
             headers={"Accept": "text/plain"},
-            timeout=30,
+            timeout=60,
         )
         response.raise_for_status()
         return response.text
