@@ -1,8 +1,10 @@
 """
 ``make test-matrix``: the tests on every supported Airflow, with the oldest and the newest of what else is needed.
 
-Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``. Unit and local-hub tests run in all of
-them, side by side; then those rows that say so run gates and the example DAGs in a real Airflow, one after the other.
+Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``, and the rows run side by side. What can
+differ by Airflow or an HTTP library is tested in all of them: ``tests/integration``. The modules that ``tests/unit`` is
+about import neither, so those tests run once for each Python and kind of dependencies, in the first row that has both.
+Then those rows that say so run gates and the example DAGs in a real Airflow, one after the other.
 With ``--update``, the table in the README is written again from the results.
 """
 
@@ -49,6 +51,12 @@ class Row:
     @property
     def name(self) -> str:
         return f"{self.airflow}-py{self.python}-{self.dependencies}"
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which tests run here."""
+        first = next(row for row in MATRIX if (row.python, row.dependencies) == (self.python, self.dependencies))
+        return [*(["unit"] if self is first else []), "integration", *(["system"] if self.system else [])]
 
     @property
     def folder(self) -> Path:
@@ -107,10 +115,13 @@ def main() -> int:
 
 def table(rows: list[Row]) -> str:
     """Write the results of all rows as a table in Markdown."""
-    lines = ["| Airflow | Python | dependencies | tests | in a real Airflow |", "|---|---|---|---|---|"]
+    lines = [
+        "| Airflow | Python | dependencies | pure modules | with Airflow and HTTP | in a real Airflow |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         versions = (row.installed.get("apache-airflow", row.airflow), row.installed.get("python", row.python))
-        ends = [_words(row, kind) for kind in ("local", "system")]
+        ends = [_words(row, kind) for kind in ("unit", "integration", "system")]
         lines.append(f"| {' | '.join([*versions, row.dependencies, *ends])} |")
     return "\n".join(lines)
 
@@ -125,7 +136,7 @@ def with_table(text: str, table: str) -> str:
 
 def _words(row: Row, kind: str) -> str:
     if f"{kind} passed" not in row.counts:
-        return "failed" if row.failure and (kind == "local" or row.system) else ""
+        return "failed" if row.failure and kind in row.kinds else ""
     passed, skipped = (row.counts[f"{kind} {end}"] for end in ("passed", "skipped"))
     failed = row.counts[f"{kind} failed"]
     return f"{passed} passed" + (f", {skipped} skipped" if skipped else "") + (f", {failed} failed" if failed else "")
@@ -137,7 +148,9 @@ def _install_and_test(row: Row) -> None:
     except subprocess.CalledProcessError as error:
         row.failure = f"It could not be installed:\n{error.output}"
     else:
-        _test(row, "local", "tests/unit", "tests/integration")
+        for kind in row.kinds:
+            if kind != "system" and not row.failure:
+                _test(row, kind, f"tests/{kind}")
 
 
 def _install(row: Row) -> None:
