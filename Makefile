@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 # uv is quicker; pip knows mirrors that are set up for pip alone.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
 
+# Python keeps what it compiles: with this set, each of the many processes of Airflow would compile all its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-chaos test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
+.PHONY: help demo test test-system test-chaos test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +19,12 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev ## Run the tests, except those with commands of their own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile -m "not alone" --durations 15
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest --durations 15 tests/system/test_gates.py
+
+test-system: $(VENV)/.dev ## Run the other tests in a real Airflow: killed and busy processes, the demonstration, the tutorial
+	$(BIN)/python -m pytest --durations 15 tests/system --ignore tests/system/test_gates.py
 
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
 	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)

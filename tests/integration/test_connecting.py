@@ -107,6 +107,7 @@ def test_test_button_is_as_quick(resolve: Resolve, monkeypatch: pytest.MonkeyPat
         assert time.monotonic() - began < 3
 
 
+@pytest.mark.alone
 def test_address_that_refuses_costs_no_time(transport: str, resolve: Resolve) -> None:
     """Where the first of two addresses refuses connections, the second is used at once."""
     resolve("127.0.0.2", "127.0.0.1")

@@ -503,6 +503,7 @@ def test_response_has_the_whole_timeout_however_slow_connecting_was(monkeypatch:
             assert send(session, config, POST, lambda: time.sleep(0.2)).body == b"late"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("piece", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"], ids=["nothing", "trickle"])
 def test_response_has_no_more_than_the_timeout(piece: bytes) -> None:
     """The time of the response is bounded, also where its bytes keep coming."""

@@ -226,6 +226,7 @@ async def test_polls_are_further_apart_than_poke_interval_where_max_wait_allows(
     assert times[4] - times[3] >= 0.2  # half of the sleep is certain
 
 
+@pytest.mark.alone
 async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub: LocalHub) -> None:
     """Cancelling the trigger, as Airflow does with a task that was cleared, ends it in a second in any state."""
     evaluation_id = oxen_hub.add_evaluation(seconds=60, faults=(Fault(Delay(30), first=2),))
@@ -247,6 +248,7 @@ async def test_cancelled_trigger_stops_at_once_and_leaves_nothing_open(oxen_hub:
         oxen_hub.add_evaluation(evaluation_id, seconds=60, faults=(Fault(Delay(30), first=2),))
 
 
+@pytest.mark.alone
 def test_event_loop_is_never_blocked(oxen_hub: LocalHub) -> None:
     """
     In a fresh interpreter, first imports included, no step of a wait holds the loop.
