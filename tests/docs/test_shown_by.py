@@ -10,6 +10,8 @@ import pytest
 
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.timeout(300)  # the first test collects many others
+
 PAGE = (ROOT / "docs/reliability.md").read_text()
 #: The short names of files on the page, by what it says that they stand for.
 SHORT = dict(re.findall(r"`(\w)`(?: stands)? for `(\S+?\.py)`", PAGE))

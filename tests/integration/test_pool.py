@@ -204,6 +204,7 @@ async def test_ca_file_that_vanished_is_shown_and_leaves_nothing_open(
     assert shared_connections() == []
 
 
+@pytest.mark.alone
 async def test_wait_that_is_cancelled_while_it_changes_client_leaves_nothing_open(
     oxen_hub: LocalHub, set_connection: Callable[..., None]
 ) -> None:

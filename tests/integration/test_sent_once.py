@@ -479,6 +479,7 @@ def _assert_nothing_comes_later(server: Server, slow_dns: _LookUp) -> None:
     assert (server.requests, server.bytes_received) == ([], 0)
 
 
+@pytest.mark.alone
 def test_timeout_while_connecting_sends_nothing_later(ask: Ask, slow_dns: _LookUp) -> None:
     """A call that was given up before it was sent is not sent by what was left behind."""
     with Server(_respond(200)) as server:
@@ -488,6 +489,7 @@ def test_timeout_while_connecting_sends_nothing_later(ask: Ask, slow_dns: _LookU
         _assert_nothing_comes_later(server, slow_dns)
 
 
+@pytest.mark.alone
 def test_response_has_the_whole_timeout_however_slow_connecting_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a slow connection nor a slow record takes from the time of the response, which is lost if not read."""
     resolve = socket.getaddrinfo

@@ -432,6 +432,7 @@ def test_store_that_stays_slow_starts_nothing(
     assert oxen_hub.start_requests == []
 
 
+@pytest.mark.alone
 def test_late_write_of_a_slow_store_undoes_nothing(
     oxen_hub: LocalHub, stored: Task, set_connection: Callable[..., None]
 ) -> None:
@@ -747,6 +748,7 @@ UNKNOWN_RESPONSES = {
 
 
 @pytest.mark.parametrize("effect", UNKNOWN_RESPONSES.values(), ids=list(UNKNOWN_RESPONSES))
+@pytest.mark.alone
 def test_lost_response_is_final_and_keeps_the_record(
     oxen_hub: LocalHub, task: Task, effect: Any, set_connection: Callable[..., None]
 ) -> None:
