@@ -128,6 +128,7 @@ def test_slow_response_does_not_end_the_wait_for_a_run(tmp_path: Path, monkeypat
     assert slow == []
 
 
+@pytest.mark.alone  # a worker of pytest-xdist that is terminated itself takes no fixtures down
 @pytest.mark.timeout(200)
 def test_pytest_that_is_terminated_leaves_no_airflow(tmp_path: Path) -> None:
     """SIGTERM ends pytest as Ctrl-C does: the Airflow that a test started is stopped."""
