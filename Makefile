@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev ## Run the tests, except those with commands of their own
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile -m "not alone" --durations 15
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" --durations 15
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest --durations 15 tests/system/test_gates.py
 

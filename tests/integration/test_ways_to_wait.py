@@ -196,7 +196,9 @@ def _database() -> None:
 
 @pytest.mark.usefixtures("_database")
 @pytest.mark.parametrize("way", ["deferred", *WAYS_TO_GO_ON, *IN_TRIGGERER, IN_DAG_TEST])
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=pytest.mark.alone) if "until the deadline" in row else row for row in ROWS]
+)
 def test_every_way_of_waiting_ends_alike(hub: LocalHub, row: str, way: str) -> None:
     """An evaluation that was seen, and then a fault: the end is that of a task that pokes."""
     if row not in _poked:
