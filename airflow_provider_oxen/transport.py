@@ -288,8 +288,10 @@ async def _exchange(
             check_headers(call, response.raw_headers, response.headers.get("Transfer-Encoding"))
             body = await _read_body(call, response)
         finally:
-            if not response.closed:
-                response.release()  # closes the connection, since the body was not read to its end
+            if not response.closed:  # not read to its end
+                if transport := response.connection and response.connection.transport:
+                    transport.abort()  # over TLS, a close waits for the hub's
+                response.close()
     if encoding := response.headers.get("Content-Encoding"):
         body = decode_content(call, response.status, encoding, body)
     return Response(response.status, response.headers, body)
@@ -324,4 +326,5 @@ def read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
     pairs = list(headers.iteritems())
     found = {name.lower(): value for name, value in reversed(pairs)}
     check_headers(call, pairs, found.get("transfer-encoding"))
+    check_size(call, int(length) if (length := found.get("content-length", "")[:20]).isdecimal() else 0)
     return found

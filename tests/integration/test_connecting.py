@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
 from airflow_provider_oxen.connecting import connect_to_first
-from airflow_provider_oxen.exceptions import OxenUnreachableError
+from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnreachableError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.protocol import Call
 from airflow_provider_oxen.testing import LocalHub
@@ -227,6 +229,27 @@ def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
 
     with serve_each(serve) as port:
         yield f"https://127.0.0.1:{port}", heads
+
+
+def test_response_that_is_not_read_leaves_no_connection_behind(transport: str, authority: Authority) -> None:
+    """Over TLS, a connection is closed without waiting for a hub that does not close its side."""
+    context, done = authority.server(), threading.Event()
+
+    def serve(plain: socket.socket) -> None:
+        with contextlib.suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as client:
+            client.recv(65_536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
+            done.wait(10)
+
+    with serve_each(serve) as port, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config = make_config(f"https://127.0.0.1:{port}", verify=str(authority.file))
+
+        assert outcome(transport, config) is OxenInvalidResponseError
+        gc.collect()
+        done.set()
+
+    assert [str(each.message) for each in caught] == []
 
 
 @pytest.mark.parametrize("call", [Call("GET", "/api/x", lambda body, _: body), POST], ids=["repeatable", "sent once"])

@@ -256,6 +256,7 @@ def test_default_deferrable_is_what_somebody_has_set(
     assert version_compat.default_deferrable() is expected
 
 
+@pytest.mark.timeout(240)  # two processes import Airflow, on a machine that may be busy
 def test_default_deferrable_is_not_what_airflow_writes_by_itself(tmp_path: Path) -> None:
     """Airflow writes ``false`` into each file that it generates: it does not count, and the environment does."""
     program = f"""
