@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from airflow_provider_oxen import pool
 from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
@@ -188,7 +188,7 @@ class OxenAsyncClient:
         except OxenError as error:
             return Polled(error, time.monotonic())
 
-    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+    def sleep(self, seconds: float) -> Awaitable[None]:
         """Sleep between two polls, at most until another wait sees that the evaluation has ended. To be awaited."""
         return self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds)
 
@@ -205,6 +205,7 @@ class OxenAsyncClient:
     def _join(self) -> SharedConnection:
         if self._connection is None:
             self._connection, self._joined_at_monotonic = join(self._conn_id, self._look_up), time.monotonic()
+            self._look_up = self._connection.look_up  # the first wait's: the hooks of the others are freed
         return self._connection
 
     async def _with_accepted_key(self, request: Callable[[SharedClient], Awaitable[T]]) -> T:

@@ -268,6 +268,7 @@ def parse_evaluation(
             # A known status and a number hold no key. The id is compared below.
             status = status if status in list(_STATUSES) else redact(status, secret)
             others = [_redact(read, value, secret) for read, value in zip(_READERS.values(), others, strict=True)]
+        found_id = evaluation_id if found_id == evaluation_id else found_id  # one text in memory, and not two
         evaluation = _from_values((found_id, status, progress), others, namespace, repo_name)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"the evaluation in the response cannot be used: {error}") from None

@@ -36,14 +36,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from copy import copy
-from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from airflow_provider_oxen.calls import build_get_evaluation
 from airflow_provider_oxen.config import ClientConfig
-from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.exceptions import (
     OxenAuthenticationError,
     OxenError,
@@ -52,7 +49,7 @@ from airflow_provider_oxen.exceptions import (
 )
 from airflow_provider_oxen.pause import Pause
 from airflow_provider_oxen.protocol import Call, parse_response
-from airflow_provider_oxen.sharing import LastParsed, SharedEvaluation, Ticks
+from airflow_provider_oxen.sharing import SharedEvaluation, Ticks
 from airflow_provider_oxen.transport import AsyncSession, async_session, build_url, send_async
 
 if TYPE_CHECKING:
@@ -93,8 +90,8 @@ class SharedConnection:
 
     def __init__(self, conn_id: str, look_up: LookUp) -> None:
         self.waits = 0
+        self.look_up = look_up
         self._conn_id = conn_id
-        self._look_up = look_up
         self._looking_up = asyncio.Lock()
         self._client: SharedClient | None = None
         self._looked_up_at_monotonic = 0.0  # when the look-up began that led to the client's settings
@@ -172,7 +169,7 @@ class SharedConnection:
             raise copy(self._failure)  # each wait gets its own: raising an error adds to it
         began_at = time.monotonic()
         try:
-            config = await self._look_up()
+            config = await self.look_up()
         except OxenError as error:
             self._failure, self._failed_at_monotonic = error, time.monotonic()
             raise
@@ -189,11 +186,11 @@ class SharedClient:
         self.config = config
         self.waits = 0
         self.requests = 0
+        self.ticks = Ticks()
         #: The hub's 401, from which on nothing is sent.
         self.refusal: OxenAuthenticationError | None = None
         self.refused_at_monotonic = 0.0
         self._evaluations: dict[EvaluationRef, SharedEvaluation] = {}
-        self._ticks = Ticks()
         #: One, until the hub has responded to the first request: a key that is wrong costs one 401.
         self._slots = asyncio.Semaphore(1)
         self._was_tried = False
@@ -206,7 +203,7 @@ class SharedClient:
     def __repr__(self) -> str:
         return (
             f"<SharedClient {self.config.base_url}: {self.waits} waits for {len(self._evaluations)} evaluations, "
-            f"{self.requests} requests under way, {len(self._ticks)} timers>"
+            f"{self.requests} requests under way, {len(self.ticks)} timers>"
         )
 
     def share(self, ref: EvaluationRef) -> SharedEvaluation:
@@ -217,11 +214,13 @@ class SharedClient:
         """
         shared = self._evaluations.get(ref)
         if shared is None:
-            ask = _RepeatedCall(self, build_get_evaluation(ref))
-            shared = SharedEvaluation(ask, self._ticks, partial(self._evaluations.__delitem__, ref))
-            self._evaluations[ref] = shared
+            shared = self._evaluations[ref] = SharedEvaluation(self, ref)
         shared.waits += 1
         return shared
+
+    def forget(self, ref: EvaluationRef) -> None:
+        """Take note that the last wait for an evaluation has left."""
+        del self._evaluations[ref]
 
     def was_refused_before(self, at_monotonic: float) -> bool:
         """Check that the hub had refused the key by a certain time."""
@@ -265,6 +264,11 @@ class SharedClient:
         self._pause = self._pause.after_response()
         return result
 
+    async def build_url(self, call: Call[T]) -> yarl.URL:
+        """Build the address of a call, which takes time: keep it where the call is sent again."""
+        await self.open()  # which imports what the address needs, and not on the event loop
+        return build_url(self.config, call)
+
     async def open(self) -> AsyncSession:
         """Open the session, where none of the waits has done it yet."""
         async with self._opening:
@@ -277,7 +281,7 @@ class SharedClient:
         """End one wait's share; the last closes the connections."""
         self.waits -= 1
         if self.waits == 0:
-            self._ticks.cancel()
+            self.ticks.cancel()
             if self._opened is not None:
                 # A task that is being cancelled still closes what it opened.
                 opened, self._opened, self._session = self._opened, None, None
@@ -308,22 +312,3 @@ class SharedClient:
                 request=str(call),
                 retry_after_seconds=pause,
             )
-
-
-class _RepeatedCall:
-    """A call that is sent again and again. Its address, which takes time to build, is kept."""
-
-    __slots__ = ("_call", "_client", "_url")
-
-    def __init__(self, client: SharedClient, call: Call[Evaluation]) -> None:
-        self._client = client
-        self._call = replace(call, parse=LastParsed(call.parse).parse)
-        self._url: yarl.URL | None = None
-
-    def __call__(self) -> Awaitable[Evaluation]:
-        return self._ask_first() if self._url is None else self._client.ask(self._call, self._url)
-
-    async def _ask_first(self) -> Evaluation:
-        await self._client.open()  # which imports what the address needs, and not on the event loop
-        self._url = build_url(self._client.config, self._call)
-        return await self._client.ask(self._call, self._url)

@@ -23,12 +23,19 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from airflow_provider_oxen.evaluations import Evaluation
+from airflow_provider_oxen.calls import build_get_evaluation
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
 
-__all__ = ["LastParsed", "Polled", "SharedEvaluation", "Ticks"]
+if TYPE_CHECKING:
+    import yarl
+
+    from airflow_provider_oxen.protocol import Call
+
+__all__ = ["Client", "LastParsed", "Polled", "SharedEvaluation", "Ticks"]
 
 #: Sleeps end on multiples of this, in seconds: late by less than anyone notices, and fifty polls at a time where a
 #: thousand a second are due, which is a few milliseconds' work.
@@ -51,28 +58,49 @@ class Polled(NamedTuple):
     at_monotonic: float
 
 
+class Client(Protocol):
+    """What polls of evaluations are sent through: the client that their waits share."""
+
+    ticks: Ticks
+
+    async def build_url(self, call: Call[T]) -> yarl.URL:
+        """Build the address of a call, which takes time."""
+
+    async def ask(self, call: Call[T], url: yarl.URL | None = None) -> T:
+        """Send a call and parse its response. Raises :class:`OxenError` where that fails."""
+
+    def forget(self, ref: EvaluationRef) -> None:
+        """Take note that the last wait for an evaluation has left."""
+
+
 class SharedEvaluation:
     """
     Polls of one evaluation, by all the waits of a client that wait for it.
 
-    :param ask: sends a request for it. Raises an :class:`OxenError` where that fails.
-    :param ticks: what ends the sleeps.
-    :param forget: called by the last wait that leaves.
+    One object, not one for each of its parts: there are thousands, and a full garbage collection, which stops the event
+    loop, visits every object.
+
+    :param client: what the polls are sent through.
+    :param ref: the evaluation.
+    :raises OxenConfigError: the reference cannot be part of a path.
     """
 
-    __slots__ = ("_ask", "_asleep", "_forget", "_joined", "_last", "_ticks", "waits")
+    __slots__ = ("_asleep", "_at_monotonic", "_call", "_client", "_joined", "_ref", "_result", "_url", "waits")
 
-    def __init__(self, ask: Callable[[], Awaitable[Evaluation]], ticks: Ticks, forget: Callable[[], None]) -> None:
+    def __init__(self, client: Client, ref: EvaluationRef) -> None:
         self.waits = 0
-        self._ask = ask
-        self._ticks = ticks
-        self._forget = forget
-        self._last: Polled | None = None
+        self._client = client
+        self._ref = ref
+        call = build_get_evaluation(ref)
+        self._call = replace(call, parse=LastParsed(call.parse))
+        self._url: yarl.URL | None = None  # kept, since it takes time to build
+        self._result: Evaluation | OxenTransientError | None = None  # of the last poll
+        self._at_monotonic = 0.0  # when that was known
         self._joined: list[asyncio.Future[Polled | None]] | None = None  # None: no request is under way
-        self._asleep: set[asyncio.Future[None]] = set()  # thousands may sleep here, and wake in any order
+        self._asleep: list[asyncio.Future[None]] = []  # also some that have woken
 
     def __repr__(self) -> str:
-        return f"<SharedEvaluation: {self.waits} waits, {len(self._asleep)} asleep>"
+        return f"<SharedEvaluation: {self.waits} waits>"
 
     async def poll(self, max_age: float) -> Polled:
         """
@@ -82,9 +110,9 @@ class SharedEvaluation:
         :raises OxenAuthenticationError: the hub refused the key. Any other failure is part of the result.
         """
         while True:
-            last = self._last
-            if last is not None and (_has_ended(last) or time.monotonic() - last.at_monotonic <= max_age):
-                return last
+            last = self._result
+            if last is not None and (_has_ended(last) or time.monotonic() - self._at_monotonic <= max_age):
+                return Polled(last, self._at_monotonic)
             if self._joined is None:
                 polled = await self._ask_for_all()
                 break
@@ -98,20 +126,19 @@ class SharedEvaluation:
             raise polled.result
         return polled
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, at most until the evaluation is seen to have ended."""
-        wake_up = self._ticks.after(seconds)
-        self._asleep.add(wake_up)
-        try:
-            await wake_up
-        finally:
-            self._asleep.remove(wake_up)
+    def sleep(self, seconds: float) -> asyncio.Future[None]:
+        """Return a future that is done after so many seconds, or once the evaluation is seen to have ended."""
+        wake_up = self._client.ticks.after(seconds)
+        if len(self._asleep) > 2 * (self.waits - 1):  # seldom enough for thousands of waits, each time for one
+            self._asleep[:] = [other for other in self._asleep if not other.done()]
+        self._asleep.append(wake_up)
+        return wake_up
 
     def leave(self) -> None:
         """End one wait's share."""
         self.waits -= 1
         if self.waits == 0:
-            self._forget()
+            self._client.forget(self._ref)
 
     async def _ask_for_all(self) -> Polled:
         joined = self._joined = []
@@ -127,12 +154,20 @@ class SharedEvaluation:
                 if not future.done():
                     future.set_result(polled)
         # A refusal is kept for no later wait: a person may have acted since.
-        self._last = polled if isinstance(polled.result, (Evaluation, OxenTransientError)) else None
-        if _has_ended(polled):
+        result, self._at_monotonic = polled
+        self._result = result if isinstance(result, (Evaluation, OxenTransientError)) else None
+        if _has_ended(result):
             for wake_up in self._asleep:
                 if not wake_up.done():
                     wake_up.set_result(None)
         return polled
+
+    def _ask(self) -> Awaitable[Evaluation]:
+        return self._ask_first() if self._url is None else self._client.ask(self._call, self._url)
+
+    async def _ask_first(self) -> Evaluation:
+        self._url = await self._client.build_url(self._call)
+        return await self._client.ask(self._call, self._url)
 
 
 class LastParsed(Generic[T]):
@@ -152,7 +187,7 @@ class LastParsed(Generic[T]):
         self._hash: int | None = None
         self._result: T | None = None
 
-    def parse(self, body: bytes, secret: str) -> T:
+    def __call__(self, body: bytes, secret: str) -> T:
         """Parse a body, or return what the one before gave. Raises as the parser does."""
         found = hash((body, secret))
         result = self._result if found == self._hash else None
@@ -196,5 +231,5 @@ class Ticks:
                 wake_up.set_result(None)
 
 
-def _has_ended(polled: Polled) -> bool:
-    return isinstance(polled.result, Evaluation) and polled.result.is_terminal
+def _has_ended(result: Evaluation | OxenError) -> bool:
+    return isinstance(result, Evaluation) and result.is_terminal

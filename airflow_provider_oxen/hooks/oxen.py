@@ -55,7 +55,7 @@ class OxenHook(BaseHook):
     def __init__(self, oxen_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.oxen_conn_id: str = as_text(oxen_conn_id)
-        self._warned: frozenset[str] = frozenset()  # empty, it takes no memory of its own
+        self._warned: set[str] = set()
 
     def get_evaluation(self, namespace: str, repo_name: str, evaluation_id: str) -> Evaluation:
         """

@@ -19,11 +19,15 @@ from airflow_provider_oxen.messages import describe_outcome, describe_step
 from airflow_provider_oxen.outcomes import find_evaluation
 from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
-from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
+from airflow_provider_oxen.wait import Outcome, OutcomeReason, Step, Wait
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import DAG
+    from airflow.sdk.types import Logger
+
+    from airflow_provider_oxen.evaluations import Evaluation
+    from airflow_provider_oxen.exceptions import OxenError
 
 __all__ = ["OxenEvaluationTrigger"]
 
@@ -103,6 +107,11 @@ class OxenEvaluationTrigger(BaseTrigger):
         self._has_ended = False
 
     @property
+    def log(self) -> Logger:
+        """The logger of all triggers of this class: one for each of thousands would take a seventh of their memory."""
+        return self.logger()
+
+    @property
     def last_seen(self) -> dict[str, Any] | None:
         """The evaluation as the worker saw it before it deferred, without what the hub did not give."""
         if self._last_seen is None:
@@ -127,7 +136,8 @@ class OxenEvaluationTrigger(BaseTrigger):
         epoch = time.time() - time.monotonic()
         links: dict[str, str] = {}
         max_age = self.poke_interval / 2
-        async with OxenHook(self.oxen_conn_id).get_async_conn() as client:
+        client = OxenHook(self.oxen_conn_id).get_async_conn()
+        try:  # async with would keep one more object a wait
             while True:
                 result, at = await client.poll(wait.ref, max_age=max_age)
                 before = wait
@@ -142,14 +152,15 @@ class OxenEvaluationTrigger(BaseTrigger):
                 if isinstance(step, Outcome):
                     outcome = replace(step, hub=client.hub)
                     break
-                if line := describe_step(before, wait, step, result):
-                    self.log.log(*line)
+                self._log_step(before, wait, step, result)
                 # Counted from the result's time, a result of another wait's poll makes none late.
                 sleep = client.sleep(at + step.seconds - time.monotonic())
                 max_age = step.seconds / 2
                 # What is kept during the sleep takes memory, and the garbage collector's time.
-                del before, result, step, line
+                del before, result, step
                 await sleep
+        finally:
+            await client.close()
         self._has_ended = True
         completed = outcome.reason is OutcomeReason.COMPLETED
         (self.log.info if completed else self.log.error)("%s", describe_outcome(outcome))
@@ -198,6 +209,15 @@ class OxenEvaluationTrigger(BaseTrigger):
 
     async def _store_waited_for(self, wait: Wait) -> None:
         await xcoms.store_waited_for_from_triggerer(self, xcoms.WaitedFor(wait.ref, self.oxen_conn_id, wait.evaluation))
+
+    def _log_step(self, before: Wait, wait: Wait, step: Step, result: Evaluation | OxenError) -> None:
+        """
+        Log what is new after a poll, if anything.
+
+        Not in :meth:`run`: Airflow's logging looks for its caller, whose frame then takes memory as long as it lives.
+        """
+        if line := describe_step(before, wait, step, result):
+            self.log.log(*line)
 
     def _begin(self) -> Wait:
         deadline = self.deadline

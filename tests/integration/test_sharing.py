@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -384,12 +386,12 @@ async def test_result_is_shared_no_longer_than_asked_for(oxen_hub: LocalHub) -> 
         one, other = await _open(stack)
         first = await one.poll(ref, max_age=30)
         again = await other.poll(ref, max_age=30)
-        assert again is first
+        assert again == first
         assert oxen_hub.requests_for(ref.evaluation_id) == 1
 
         newer = await other.poll(ref, max_age=0)
         assert newer.at_monotonic > first.at_monotonic
-        assert await one.poll(ref, max_age=30) is newer
+        assert await one.poll(ref, max_age=30) == newer
         await one.ask(build_get_evaluation(ref))
         assert oxen_hub.requests_for(ref.evaluation_id) == 3
 
@@ -418,7 +420,7 @@ def test_only_an_equal_body_gives_the_last_result() -> None:
             raise ContractError("bad")
         return body.decode() + secret
 
-    last = LastParsed(parse).parse
+    last = LastParsed(parse)
     assert [last(body, "k") for body in (b"a", b"a", b"b", b"b", b"a")] == ["ak", "ak", "bk", "bk", "ak"]
     assert parsed == [b"a", b"b", b"a"]
     assert last(b"a", "q") == "aq"
@@ -475,7 +477,7 @@ async def test_failure_is_shared_and_passes(oxen_hub: LocalHub) -> None:
         newer = await clients[1].poll(ref, max_age=0)
 
     assert [type(polled.result) for polled in failed] == [OxenServerError] * 3
-    assert later is failed[0]
+    assert later == failed[0]
     assert isinstance(newer.result, Evaluation)
     assert oxen_hub.requests_for(ref.evaluation_id) == 3
 
@@ -550,3 +552,53 @@ async def test_sleep_lasts_as_long_as_asked_for(oxen_hub: LocalHub) -> None:
 
     assert min(late) >= 0
     assert any(f"{timers} timers" in shown for timers in (2, 3)), shown
+
+
+async def test_sleeping_wait_keeps_few_objects(oxen_hub: LocalHub) -> None:
+    """Of what a full garbage collection visits, each wait has one of each kind: no hook and no logger of its own."""
+    waits = _begin_waits(oxen_hub, 1, poke_interval=50, max_wait=50)
+    await _polled(oxen_hub, 1)
+    await asyncio.sleep(0.1)
+    before = _count_objects()
+    waits += _begin_waits(oxen_hub, 10, poke_interval=50, max_wait=50)
+    await _polled(oxen_hub, 11)
+    await asyncio.sleep(0.1)
+    grown = _count_objects() - before
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+    kept = ["Call", "Evaluation", "EvaluationRef", "History", "LastParsed", "OxenAsyncClient", "OxenEvaluationTrigger"]
+    assert grown == dict.fromkeys([*kept, "Progress", "SharedEvaluation", "Wait"], 10)
+
+
+def _count_objects() -> Counter[str]:
+    """Count the objects that the garbage collector knows, by the names of their types: ours, and those of loggers."""
+    gc.collect()
+    names = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    ours = ("airflow_provider_oxen.", "logging.", "structlog.")
+    return Counter(
+        {
+            name.rpartition(".")[2]: count
+            for name, count in names.items()
+            if name.startswith(ours) and ".testing." not in name
+        }
+    )
+
+
+async def test_sleeps_that_are_over_are_not_kept(oxen_hub: LocalHub) -> None:
+    """However often waits for one evaluation sleep, what wakes them at its end knows only those that sleep now."""
+    ref = EvaluationRef("ox", "r", oxen_hub.add_evaluation(seconds=60))
+
+    def futures() -> int:
+        gc.collect()
+        return sum(type(one) is asyncio.Future for one in gc.get_objects())
+
+    async with AsyncExitStack() as stack:
+        clients = await _open(stack, 2)
+        for client in clients:
+            await client.poll(ref, max_age=60)
+        before = futures()
+        for _ in range(20):
+            await asyncio.gather(*(client.sleep(0.001) for client in clients))
+        assert futures() - before < 10
