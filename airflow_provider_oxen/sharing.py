@@ -24,6 +24,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from airflow_provider_oxen.calls import build_get_evaluation
@@ -130,7 +131,7 @@ class SharedEvaluation:
         """Return a future that is done after so many seconds, or once the evaluation is seen to have ended."""
         wake_up = self._client.ticks.after(seconds)
         if len(self._asleep) > 2 * (self.waits - 1):  # seldom enough for thousands of waits, each time for one
-            self._asleep[:] = [other for other in self._asleep if not other.done()]
+            self._asleep[:] = filterfalse(asyncio.Future.done, self._asleep)
         self._asleep.append(wake_up)
         return wake_up
 

@@ -11,8 +11,8 @@ their own: one visits every object there is, takes up to some hundred millisecon
 minute or two, at 10,000 once in ten seconds or so. Whether one falls into a stretch would decide the number. The
 loads that a target is stated for are measured over three stretches of an interval each, of which the median counts.
 
-*Lag* is how late the event loop runs a task that is due every five milliseconds. *Gap* is the time between two polls of
-one evaluation, as the server sees it.
+*Lag* is how late the event loop runs a task that is due every five milliseconds, also while the loop stands. *Gap* is
+the time between two polls of one evaluation, as the server sees it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _HELD, _STRETCHES = 3, 3
 #: What a poll may be late by, in seconds, beside its interval.
 _LATE = 1.0
 _MOST_LAG_MS = 50.0
+#: Whose full garbage collections are compared: coroutines that only sleep, triggers that only sleep, and ours.
+_COLLECTED = ("sleeping", "sleeping_triggers", "oxen")
 
 
 def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
@@ -45,8 +47,10 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
 
     :param short: only check that it still runs; its numbers mean little.
     :param report: called with a line on the progress.
-    :return: plain JSON: ``loads``, one for each number of waits and interval, and ``targets``.
+    :return: plain JSON: ``loads``, one for each number of waits and interval; ``collections``, by subject: what the
+        garbage collector tracks for a wait, and what a full collection takes; and ``targets``.
     """
+    collections = {name: _measure_collection(name, short, report) for name in _COLLECTED}
     loads = [
         _measure(waits, interval, _STRETCHES if number < _HELD else 1, report)
         for number, (waits, interval) in enumerate(_SHORT_LOADS if short else _LOADS)
@@ -64,9 +68,27 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
         Target("end seen, s over poke_interval", _LATE, max(load["worst_delay_over"] for load in held)),
         Target("longest gap, s over poke_interval", _LATE, max(load["worst_gap_over"] for load in held)),
         Target("waits polled only once", 0, max(load["polled_once_only"] for load in held)),
+        Target(
+            "full collection, as a multiple of that with as many triggers that only sleep",
+            1.2,
+            collections["oxen"]["least_ms"] / collections["sleeping_triggers"]["least_ms"],
+        ),
         Target("ends not seen", 0, max(_ENDING - load["ends_seen"] for load in held)),
     ]
-    return {"loads": loads, "targets": [target.plain() for target in targets]}
+    return {"loads": loads, "collections": collections, "targets": [target.plain() for target in targets]}
+
+
+def _measure_collection(subject: str, short: bool, report: Callable[[str], None]) -> dict[str, float]:
+    waits, interval = (100, 1.0) if short else (10_000, 10.0)
+    with answering.running(core=1) as server, waiting.running(core=0) as waiter:
+        found: dict[str, float] = waiter.send(
+            "collection", subject=subject, url=server.url, waits=waits, interval=interval
+        )
+    report(
+        f"{waits:6,} {subject}: {found['tracked_a_wait']:.1f} objects tracked for each, a full collection takes "
+        f"{found['least_ms']:.0f} ms"
+    )
+    return found
 
 
 def _measure(waits: int, interval: float, stretches: int, report: Callable[[str], None]) -> dict[str, Any]:

@@ -64,6 +64,31 @@ async def _triggers(make: Callable[[int], Any]) -> AsyncIterator[_Wait]:
     yield wait
 
 
+@asynccontextmanager
+async def _sleeping(_url: str, _interval: float) -> AsyncIterator[_Wait]:
+    """The least there can be: a coroutine that sleeps."""
+
+    async def wait(_number: int) -> None:
+        await asyncio.sleep(3_600)
+
+    yield wait
+
+
+def _sleeping_triggers(_url: str, _interval: float) -> Any:
+    """The least there can be in a triggerer: a trigger that sleeps."""
+    from airflow.triggers.base import BaseTrigger
+
+    class SleepingTrigger(BaseTrigger):
+        def serialize(self) -> tuple[str, dict[str, Any]]:
+            return "", {}
+
+        async def run(self) -> AsyncIterator[Any]:
+            await asyncio.sleep(3_600)
+            yield None
+
+    return _triggers(lambda _: SleepingTrigger())
+
+
 def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
     from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 
@@ -141,7 +166,9 @@ def _waits(subject: str, url: str, interval: float) -> Any:
     _set_connections(url)
     if subject == "oxen_moving":
         return _oxen(url, interval, "moving")
-    return {"bare": _bare, "oxen": _oxen, "dbt": _dbt, "http": _http}[subject](url, interval)
+    ways = {"bare": _bare, "oxen": _oxen, "dbt": _dbt, "http": _http}
+    ways |= {"sleeping": _sleeping, "sleeping_triggers": _sleeping_triggers}
+    return ways[subject](url, interval)
 
 
 class _Commands:
@@ -201,6 +228,34 @@ class _Commands:
                 report.append((len(tasks), resident))
             _check(tasks)
             yield report
+        finally:
+            _end(loop, tasks, context)
+
+    def collection(self, *, subject: str, url: str, waits: int, interval: float) -> Iterator[Any]:
+        """Begin so many waits. Report what the garbage collector tracks for each, and what a full collection takes."""
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            context = _waits(subject, url, interval)
+            wait = loop.run_until_complete(context.__aenter__())
+
+            async def add(count: int) -> None:
+                for _ in range(count):
+                    tasks.append(asyncio.ensure_future(wait(len(tasks))))
+                    await asyncio.sleep(interval / waits)
+                await asyncio.sleep(interval * 1.2)
+
+            loop.run_until_complete(add(50))  # with what the first wait imports
+            gc.collect()
+            before = len(gc.get_objects())
+            loop.run_until_complete(add(waits - 50))
+            took = []
+            for _ in range(5):
+                began = time.thread_time()
+                gc.collect()
+                took.append(1_000 * (time.thread_time() - began))
+            _check(tasks)
+            yield {"tracked_a_wait": (len(gc.get_objects()) - before) / (waits - 50), "least_ms": min(took)}
         finally:
             _end(loop, tasks, context)
 
@@ -303,15 +358,20 @@ class _FullCollections:
 
 
 class _Lags:
-    """How late a task runs that is due every five milliseconds, in seconds."""
+    """
+    How late a task runs that is due every five milliseconds, in seconds.
+
+    By time, and not by task: while the loop stands, a task falls due every five milliseconds as at any other time.
+    """
 
     def __init__(self) -> None:
         self.seen: list[float] = []
 
     async def watch(self) -> None:
+        due = time.monotonic()
         while True:
-            due = time.monotonic() + 0.005
-            await asyncio.sleep(0.005)
+            due += 0.005
+            await asyncio.sleep(max(due - time.monotonic(), 0.0))
             self.seen.append(time.monotonic() - due)
 
 
