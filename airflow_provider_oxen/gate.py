@@ -68,6 +68,8 @@ class Gate:
         self._task = task
         self._epoch = time.time() - time.monotonic()
         self._links_stored: dict[str, str] = {}
+        #: Whether the task goes on after a deferral: what it waited for is then in an XCom.
+        self._is_resumed = False
         #: Address of each link, by its XCom key; None before the evaluation was seen.
         self.link_addresses: dict[str, str] | None = None
         #: What the task waits for; None before that is known.
@@ -136,6 +138,7 @@ class Gate:
 
         :param ref: what the task's templates give now; only where the event names no evaluation.
         """
+        self._is_resumed = True
         return self._conclude(context, Outcome.from_event(event, otherwise=ref))
 
     def resume_without_event(self, context: Context, ref: EvaluationRef, error: Exception) -> dict[str, Any]:
@@ -149,6 +152,7 @@ class Gate:
         kind = version_compat.deferral_error(error)
         if kind is None:
             raise error
+        self._is_resumed = True
         waited_for = xcoms.find_waited_for(context) or xcoms.WaitedFor(ref, self._task.oxen_conn_id)
         wait = self._begin(context, waited_for.ref)._replace(evaluation=waited_for.evaluation)
         # No triggerer reported anything, so what the evaluation has come to is not known: one poll finds out.
@@ -282,7 +286,7 @@ class Gate:
     def _judge(self, context: Context, outcome: Outcome) -> Outcome:
         """Check the conditions on a completed evaluation, with the connection that it was polled with."""
         conditions = parse_conditions(self._task.conditions)
-        waited_for = xcoms.find_waited_for(context) if needs_rows(conditions) else None
+        waited_for = xcoms.find_waited_for(context) if self._is_resumed and needs_rows(conditions) else None
         return judge(
             outcome,
             conditions,

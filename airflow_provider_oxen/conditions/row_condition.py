@@ -45,18 +45,20 @@ class RowCondition:
         try:
             name = self.describe(evaluation)
             if table.row_count == 0:
-                return self.refuse(evaluation, f"the results have no rows; {describe_columns(table)}", rows=0)
+                # The same for each condition, so that it is said once.
+                fact = build_fact(name, holds=False, rows=0, of=0)
+                return Measured(fact, f"the results have no rows; {describe_columns(table)}")
             return self._measure(name, evaluation, table, source_rows)
         except RefusedError as error:
             return self.refuse(evaluation, str(error))
         except TableError as error:
-            detail = error.describe(show=self.show_rows)
+            detail = error.describe(show=self.show_rows).rstrip(".")  # the sentence goes on
             return self.refuse(evaluation, f"{detail}; {describe_columns(table, with_types=True)}")
 
-    def refuse(self, evaluation: Evaluation, why: str, *, rows: int | None = None) -> Measured:
+    def refuse(self, evaluation: Evaluation, why: str) -> Measured:
         """Make what is found where the condition cannot be checked."""
         name = self.describe(evaluation)
-        return Measured(build_fact(name, holds=False, rows=rows, of=rows), f"{name} cannot be checked: {why}")
+        return Measured(build_fact(name, holds=False), f"{name} cannot be checked: {why}")
 
     def describe(self, evaluation: Evaluation) -> str:
         """Say in few words what has to hold. What is stored of the condition has this name."""

@@ -25,7 +25,7 @@ from airflow_provider_oxen.testing import Answers, Disconnect, Fault, LocalHub, 
 from tests.support.airflow import AirflowFailException, AirflowSkipException
 from tests.support.starts import WAYS as OPERATOR_WAYS
 from tests.support.starts import FakeStore, StartingTaskInstance, run_operator
-from tests.support.tasks import WAYS, WAYS_TO_GO_ON, Result, add_evaluation, run_task
+from tests.support.tasks import WAYS, WAYS_TO_GO_ON, FakeTaskInstance, Result, add_evaluation, run_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,6 +125,33 @@ def test_all_that_is_not_met_is_said(hub: LocalHub) -> None:
     assert "credits were spent" in text
     assert "intent is missing in 10 of 100 rows" in text
     assert "intent = label holds for 80 of 100 rows" in text
+
+
+def test_results_without_rows_are_said_once(hub: LocalHub) -> None:
+    """No condition holds, all for the same reason."""
+    _, text = run(hub, scenario={"rows": 0, "answers": None}, conditions=THREE).failure
+
+    assert text.startswith("Condition not met: the results have no rows; the columns are id, text, label, intent; ")
+    assert text.count("no rows") == 1
+
+
+@pytest.mark.parametrize(("way", "looks"), [("first poll", False), ("deferred", True)])
+def test_what_was_waited_for_is_looked_up_after_a_deferral_alone(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, way: str, looks: bool
+) -> None:
+    """Without one there is no such XCom, and Airflow logs an error about an XCom that is not there."""
+    pulled: list[str] = []
+    pull = FakeTaskInstance.xcom_pull
+
+    def note(ti: FakeTaskInstance, task_ids: str, key: str, map_indexes: int) -> Any:
+        pulled.append(key)
+        return pull(ti, task_ids, key, map_indexes)
+
+    monkeypatch.setattr(FakeTaskInstance, "xcom_pull", note)
+
+    run(hub, way=way, conditions=THREE)
+
+    assert ("waits_for" in pulled) is looks
 
 
 def test_results_are_located_without_conditions_on_rows(hub: LocalHub) -> None:
