@@ -52,7 +52,7 @@ class RowCondition:
         except RefusedError as error:
             return self.refuse(evaluation, str(error))
         except TableError as error:
-            detail = error.describe(show=self.show_rows).rstrip(".")  # the sentence goes on
+            detail = error.describe(show=self.show_rows).rstrip(".!")  # the sentence goes on
             return self.refuse(evaluation, f"{detail}; {describe_columns(table, with_types=True)}")
 
     def refuse(self, evaluation: Evaluation, why: str) -> Measured:

@@ -293,6 +293,17 @@ print(json.dumps([found, highest() - before]))
 """
 
 
+def test_array_of_many_small_rows_is_read(tmp_path: Path) -> None:
+    """A JSON array of a million small rows fits into the limit of its format."""
+    file = tmp_path / "rows.json"
+    with duckdb.connect() as connection:
+        columns = "i AS id, 'l' || i % 50 AS label, 'l' || i % 49 AS answer"
+        connection.execute(f"COPY (SELECT {columns} FROM range(1_000_000) t(i)) TO '{file}' (FORMAT JSON, ARRAY true)")  # noqa: S608
+
+    with _open(file) as table:
+        assert table.row_count == 1_000_000
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory was used")
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "json"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
