@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_oxen.testing import Answers, LocalHub
 from tests.support.airflow import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 from tests.support.dag_test import prepare_database
 from tests.support.examples import EXAMPLES, FOLDER, place_example
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
-
-    from airflow_provider_oxen.testing import LocalHub
 
 GATES = {"OxenEvaluationSensor", "OxenRunEvaluationOperator"}
 without_warnings = pytest.mark.filterwarnings(
@@ -105,6 +104,50 @@ def test_branch_goes_on_without_a_failure(
     states = _run("example_oxen_branch", dags_folder, {"evaluation_id": evaluation_id})
 
     assert states == {"gate": gate, "choose": "success", taken: "success", left: "skipped", "run": "success"}
+
+
+@needs_dag_test
+@pytest.mark.parametrize(
+    ("right", "taken", "gate"),
+    [(0.96, "publish", "success"), (0.84, "review", "skipped"), (0.5, "keep_earlier_answers", "skipped")],
+)
+def test_branch_is_chosen_by_the_share(
+    right: float, taken: str, gate: str, oxen_hub: LocalHub, dags_folder: Path
+) -> None:
+    """The branch that fits the share of right answers runs, the others do not, and the run succeeds."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, rows=100, answers=Answers(right=right, wrong=1 - right))
+
+    states = _run("example_oxen_branch_on_accuracy", dags_folder, {"evaluation_id": evaluation_id})
+
+    branches = dict.fromkeys(("publish", "review", "keep_earlier_answers"), "skipped") | {taken: "success"}
+    assert states == {"gate": gate, "choose": "success", "run": "success", **branches}
+
+
+@needs_dag_test
+def test_branch_on_a_share_goes_on_without_results(oxen_hub: LocalHub, dags_folder: Path) -> None:
+    """An evaluation that errored has no results, and the earlier answers are kept."""
+    evaluation_id = oxen_hub.add_evaluation(end="errored", seconds=0)
+
+    states = _run("example_oxen_branch_on_accuracy", dags_folder, {"evaluation_id": evaluation_id})
+
+    assert (states["keep_earlier_answers"], states["run"]) == ("success", "success")
+
+
+@needs_dag_test
+@pytest.mark.parametrize(
+    ("right", "wrong", "state"), [(1.0, 0.0, "success"), (0.84, 0.16, "failed"), (0.96, 0.0, "failed")]
+)
+def test_gate_on_answers_opens_only_for_good_ones(
+    right: float, wrong: float, state: str, oxen_hub: LocalHub, dags_folder: Path
+) -> None:
+    """Too many wrong answers, or one that is missing, and nothing is published."""
+    answers = Answers(right=right, wrong=wrong, missing=1 - right - wrong)
+    evaluation_id = oxen_hub.add_evaluation(seconds=0, rows=100, answers=answers)
+
+    states = _run("example_oxen_accuracy", dags_folder, {"evaluation_id": evaluation_id})
+
+    assert (states["gate"], states["run"]) == (state, state)
+    assert states["publish"] == ("success" if state == "success" else "upstream_failed")
 
 
 @needs_dag_test

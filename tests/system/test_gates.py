@@ -118,6 +118,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
         ("example_oxen_gate", {"evaluation_id": "completed-8s-gate"}),
         ("example_oxen_gate_from_task", {"evaluation_id": "completed-8s-task"}),
         ("example_oxen_gate_without_worker", {"evaluation_id": "completed-3s-workerless"}),
+        ("example_oxen_branch_on_accuracy", {"evaluation_id": "completed-8s-share"}),
         ("example_oxen_mapped_gate", {"evaluation_ids": ["completed-8s-a", "completed-9s-b"]}),
     ],
 )
@@ -140,18 +141,18 @@ def produced(real_airflow: AirflowStandalone, hub: LocalHub) -> dict[str, str]:
     return {run_id: real_airflow.wait_for_run("example_oxen_asset", run_id) for run_id in ("met", "unmet")}
 
 
-def _consumer_has_run(airflow: AirflowStandalone) -> str:
+def _consumer_has_run(airflow: AirflowStandalone, dag_id: str = "example_oxen_asset_consumer") -> str:
     """
     Wait until the run that the asset's event started has succeeded, and return its id.
 
     Airflow 3.3.2 cannot show an event whose run was created and has not started: its response is a 500.
     """
     deadline = time.monotonic() + 60
-    while not (runs := airflow.get("/dags/example_oxen_asset_consumer/dagRuns")["dag_runs"]):
+    while not (runs := airflow.get(f"/dags/{dag_id}/dagRuns")["dag_runs"]):
         assert time.monotonic() < deadline, "no run started"
         time.sleep(0.3)
     (run_id,) = (str(run["dag_run_id"]) for run in runs)
-    assert airflow.wait_for_run("example_oxen_asset_consumer", run_id) == "success"
+    assert airflow.wait_for_run(dag_id, run_id) == "success"
     return run_id
 
 
@@ -172,6 +173,7 @@ def test_asset_of_a_gate_starts_the_next_pipeline(
         "rows": 50,
         "tokens": 1250,
         "credits": 0.05,
+        "results": {"path": "data/intents.parquet", "version": commit, "rows": None, "conditions": []},
     }
     published = real_airflow.xcom("example_oxen_asset_consumer", run_id, "publish")
     assert published == [f"met: 50 rows at {commit}, 1250 tokens, 0.05 credits"]
@@ -187,6 +189,22 @@ def test_gate_whose_condition_is_not_met_produces_no_asset(produced: dict, real_
     assert event["source_run_id"] == "met"
     assert real_airflow.xcom("example_oxen_asset", "unmet", "gate") is None
     assert real_airflow.xcom("example_oxen_asset", "unmet", "gate", "evaluation")["credits_used"] == 25.5
+
+
+def test_measured_shares_start_the_next_pipeline(real_airflow: AirflowStandalone) -> None:
+    """The DAG that is scheduled on the results reads from the asset's event what each condition measured."""
+    real_airflow.trigger("example_oxen_accuracy", "good", {"evaluation_id": "completed-8s-good"})
+    assert real_airflow.wait_for_run("example_oxen_accuracy", "good") == "success"
+
+    run_id = _consumer_has_run(real_airflow, "example_oxen_accuracy_chart")
+
+    points = real_airflow.xcom("example_oxen_accuracy_chart", run_id, "chart")
+    assert {point["evaluation"] for point in points} == {"completed-8s-good"}
+    assert {point["condition"]: point["share"] for point in points} == {
+        "intent is not missing": 1.0,
+        "intent = label": 1.0,
+        "length(intent) > 80": 0.0,
+    }
 
 
 def test_mapped_gates_end_each_as_it_should(real_airflow: AirflowStandalone) -> None:
