@@ -2,7 +2,8 @@
 ``make demo``: run the example DAGs in a real Airflow, with an evaluation for each way to end.
 
 Two of its evaluations are started by the operator. The worker's process of one of these tasks is killed on the way, and
-the hub counts how many evaluations were started all the same.
+the hub counts how many evaluations were started all the same. The last gate judges the answers: its evaluation
+completes, but 84 % of them are right where 95 % are needed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -26,7 +28,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_oxen.testing import LocalHub
+from airflow_provider_oxen.testing import Answers, LocalHub
 from demo.standalone import AirflowStandalone
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Gate:
     :param task_id: the task that waits.
     :param starts: whether this task starts its evaluation.
     :param kill: whether its process is killed while the evaluation runs.
+    :param right: share of the answers that are right.
     """
 
     dag_id: str
@@ -56,12 +59,15 @@ class Gate:
     task_id: str = "gate"
     starts: bool = False
     kill: bool = False
+    right: float = 1.0
     run_id: str = ""
     killed_pid: int | None = None
     start_requests: int = 0
     evaluation_ids: list[str] = field(default_factory=list)
     states: dict[str, list[str]] = field(default_factory=dict)
     run_state: str = "queued"
+    #: Why the gate stayed closed, as the task's log says it; None where that was not looked up.
+    reason: str | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +88,15 @@ class Gate:
             return f"expected {' and '.join(self.expected)}"
         if self.starts and (self.start_requests, len(self.evaluation_ids)) != (1, 1):
             return f"{self.start_requests} requests started {len(self.evaluation_ids)}"
+        if self.right < 1 and not self.reason:
+            return "its log does not say why"
         return "no process was killed" if self.kill and self.killed_pid is None else None
+
+    @property
+    def ends_shown(self) -> str:
+        """How the evaluations end, and how good their answers are where that matters."""
+        ends = ", ".join(end if count == 1 else f"{count} {end}" for end, count in Counter(self.ends).items())
+        return ends if self.right == 1 else f"{ends}, {self.right:.0%} right"
 
     def shown(self, task_id: str) -> str:
         """Describe the state of a task; for a mapped task, how many of its instances are in which state."""
@@ -101,6 +115,7 @@ def _gates() -> list[Gate]:
         Gate("example_oxen_mapped_gate", "compare", ["completed"] * 3, ("3 success", "success")),
         Gate("example_oxen_start", "publish", ["completed"], ("success", "success"), "label", starts=True),
         Gate("demo_killed_worker", "publish", ["completed"], ("success", "success"), "label", starts=True, kill=True),
+        Gate("example_oxen_accuracy", "publish", ["completed"], ("failed", "upstream_failed"), right=0.84),
     ]
 
 
@@ -172,6 +187,11 @@ def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Ga
                     _kill(airflow, hub, gate)
             live.update(_progress(gates, hub))
             time.sleep(0.5)
+    for gate in gates:
+        if gate.right < 1:
+            log = airflow.task_log(gate.dag_id, gate.run_id, gate.task_id)
+            found = re.search(r"Condition not met: .*?(?=; for instance|; evaluation completed)", log)
+            gate.reason = None if found is None else found[0]
     return gates
 
 
@@ -180,7 +200,7 @@ def _conf(gate: Gate, hub: LocalHub) -> dict[str, Any]:
     if gate.starts:  # what an evaluation does that is started here is said by its model
         return {"model": f"{gate.ends[0]}-18s"}
     ids = gate.evaluation_ids = [
-        hub.add_evaluation(end=end, seconds=12 + 3 * i)  # type: ignore[arg-type]
+        hub.add_evaluation(end=end, seconds=12 + 3 * i, answers=Answers(right=gate.right, wrong=1 - gate.right))
         for i, end in enumerate(gate.ends)
     ]
     return {"evaluation_ids": ids} if len(ids) > 1 else {"evaluation_id": ids[0]}
@@ -232,10 +252,9 @@ def _report(console: Console, gates: list[Gate]) -> None:
     )
     for gate in gates:
         wanted = Text("yes", "green") if gate.problem is None else Text(f"no: {gate.problem}", "red")
-        ends = ", ".join(end if n == 1 else f"{n} {end}" for end, n in Counter(gate.ends).items())
         count = len(gate.evaluation_ids)
         started = ("once" if count == 1 else f"{count} times") if gate.starts else "before"
-        table.add_row(gate.name, ends, started, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
+        table.add_row(gate.name, gate.ends_shown, started, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
     console.print(table)
     for gate in gates:
         if gate.killed_pid is not None and gate.problem is None:
@@ -244,6 +263,10 @@ def _report(console: Console, gates: list[Gate]) -> None:
                 f"evaluation ran. The next attempt waited for the same evaluation. "
                 f"Requests to start one that the hub counted: {gate.start_requests}.",
                 highlight=False,
+            )
+        if gate.reason is not None and gate.problem is None:
+            console.print(
+                f"{gate.name}: the evaluation completed, but the gate stays closed. {gate.reason}.", highlight=False
             )
 
 

@@ -72,9 +72,12 @@ def test_demo_shows_each_gate_and_stays_up_where_asked(start: list[subprocess.Po
             break
     address, name, password = re.search(r"stays up at (\S+) \(user (\S+), password (\S+)\)", text).groups()
 
-    assert text.count("│ yes ") == 7, text
+    assert text.count("│ yes ") == 8, text
     assert text.count("│ once ") == 2, text
     assert re.search(r"process \d+ of the task label was killed", text), text
+    words = " ".join(text.split())
+    assert "accuracy: the evaluation completed, but the gate stays closed. Condition not met: intent = label" in words
+    assert "holds for 840 of 1,000 rows (84 %), at least 95 % are needed." in words
     login = requests.post(f"{address}/auth/token", json={"username": name, "password": password}, timeout=10)
     assert login.status_code == 201
     process.send_signal(signal.SIGINT)
