@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_oxen.conditions.limits import Limit
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
-from airflow_provider_oxen.wait import Outcome, Wait
+from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 from tests.docs.pages import ROOT
 
 REF = EvaluationRef("ox", "customer-intents", "d0c8585d-1234-5678-abcd-ef0123456789")
@@ -55,3 +56,24 @@ def test_picture_shows_the_messages(name: str) -> None:
 
     assert len(lines) >= 4
     assert {_without_values(line) for line in lines} <= _messages()
+
+
+def test_picture_of_a_judged_gate_shows_its_message() -> None:
+    """It says what was found and what is needed in today's words; else run ``make screenshots``."""
+    lines = (ROOT / "docs/images/gate-judged.txt").read_text().splitlines()
+    begin = "Task failed with exception AirflowFailException: "
+    (line,) = (line.removeprefix(begin) for line in lines if line.startswith(begin))
+    reason = line.removeprefix("Condition not met: ").partition("; evaluation completed")[0]
+    limit = Limit(at_least=0.95)
+    evaluation = Evaluation.from_dict({
+        "id": REF.evaluation_id,
+        "status": "completed",
+        "progress": {"processed": 10_000, "total": 10_000},
+        "started_at": "2026-11-01T10:00:00",
+        "completed_at": "2026-11-01T10:00:07",
+    })  # fmt: skip
+    completed = Outcome(OutcomeReason.COMPLETED, REF, evaluation, hub="https://hub.oxen.ai")
+
+    found = f"{limit.describe_found(8_412, 10_000)}, {limit.describe_needed()}"
+    assert reason.startswith(f"intent = label holds for {found}; for instance row ")
+    assert _without_values(line) == _without_values(describe_outcome(completed.with_unmet_condition(reason)))

@@ -73,7 +73,7 @@ def airflow(public: tuple[LocalHub, str], tmp_path_factory: pytest.TempPathFacto
     env = {"AIRFLOW_CONN_OXEN_DEFAULT": public[1]}
     dags = Path(__file__).parent / "dags"
     with AirflowStandalone(tmp_path_factory.mktemp("airflow"), dags=dags, env=env) as airflow:
-        airflow.wait_for_dags({"label_intents", "publish_intents"})
+        airflow.wait_for_dags({"judge_intents", "label_intents", "publish_intents"})
         yield airflow
 
 
