@@ -94,7 +94,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
         decides.
     :return: the evaluation as a JSON-safe dict, as the sensor returns it; with ``wait_for_completion=False`` as it was
         started. Its id is pushed to XCom key ``evaluation_id`` at once, and the evaluation to ``evaluation`` when the
-        wait has ended.
+        wait has ended; ``results`` as for the sensor.
     """
 
     template_fields: Sequence[str] = (

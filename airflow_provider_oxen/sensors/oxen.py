@@ -111,7 +111,9 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
         Where the evaluation did not complete, the task always ends on a worker.
     :return: the evaluation as a JSON-safe dict, with the contract's field names and without the prompt; see
         :meth:`airflow_provider_oxen.evaluations.Evaluation.to_dict`. It is also pushed to XCom key ``evaluation``, also
-        by a gate that failed, so that callbacks and downstream tasks can read what was last seen.
+        by a gate that failed, so that callbacks and downstream tasks can read what was last seen. Where the evaluation
+        completed, XCom key ``results`` has where its results are and what each condition on rows measured; see
+        :class:`airflow_provider_oxen.outcomes.JudgedResults`.
     """
 
     template_fields: Sequence[str] = ("namespace", "repo_name", "evaluation_id", "oxen_conn_id")

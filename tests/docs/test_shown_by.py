@@ -37,7 +37,7 @@ def test_page_names_tests() -> None:
     """All short names are used, and each row of the table of faults names a test."""
     rows = re.findall(r"^\| .* \|$", PAGE.partition("## What each fault does")[2].partition("\n## ")[0], re.MULTILINE)
 
-    assert set(SHORT) == {"F", "S", "W"}
+    assert set(SHORT) == {"F", "J", "S", "W"}
     assert [row for row in rows[2:] if not re.search(r"-k .*` \|$", row)] == []
 
 
