@@ -118,9 +118,13 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
             execution_timeout=self.execution_timeout,
         )
         if self.conditions is not None:
-            from airflow_provider_oxen.conditions import check_conditions
+            from airflow_provider_oxen.conditions import check_conditions, needs_rows, parse_conditions
 
             check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
+            if self.started_here and needs_rows(parse_conditions(self.conditions)):
+                from airflow_provider_oxen.start_request import check_commit
+
+                check_commit(vars(self))
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """

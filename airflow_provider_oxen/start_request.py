@@ -24,6 +24,7 @@ __all__ = [
     "SENT",
     "StartRequest",
     "build_request",
+    "check_commit",
     "check_fields",
     "check_literals",
     "check_settings",
@@ -170,6 +171,18 @@ def check_fields(arguments: Mapping[str, Any], *, are_rendered: bool = False) ->
         number = known.get(name)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
             raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")
+
+
+def check_commit(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse conditions on rows where the results are not committed: the evaluation would be paid for, and never judged.
+
+    :param arguments: of the operator, by name.
+    :raises ValueError: they are not.
+    """
+    body = arguments.get("body")
+    if isinstance(body, Mapping | None) and not _find_fields(arguments)["auto_commit"]:
+        raise ValueError("conditions on rows need auto_commit=True: otherwise there are no results to read")
 
 
 def build_request(arguments: Mapping[str, Any], *, default_name: str) -> StartRequest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_oxen import wait as wait_module
-from airflow_provider_oxen.conditions import all_rows, max_credits
+from airflow_provider_oxen.conditions import all_rows, max_credits, no_missing_answers, row_count
 from airflow_provider_oxen.links.oxen import LINKS
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
 from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnreachableError, OxenWaitLostError
@@ -109,6 +109,12 @@ def ends(oxen_hub: LocalHub, way: str, **scenario: Any) -> None:
         ({"timeout": -1}, "timeout must be"),
         ({"conditions": "all_rows"}, "conditions must be a callable"),
         ({"conditions": all_rows(), "end_from_trigger": True}, "cannot be combined with end_from_trigger=True"),
+        ({"conditions": no_missing_answers()}, "conditions on rows need auto_commit=True"),
+        ({"conditions": lambda evaluation, rows: True}, "conditions on rows need auto_commit=True"),  # noqa: ARG005
+        (
+            {"conditions": [row_count(5)], "auto_commit": True, "body": {"auto_commit": False}},
+            "conditions on rows need auto_commit=True",
+        ),
         ({"start_from_trigger": True}, "start_from_trigger cannot be used here: an evaluation is started on a worker"),
     ],
 )
@@ -116,6 +122,24 @@ def test_what_can_never_work_is_refused_when_the_dag_is_parsed(arguments: dict[s
     """A mistake is found before anything runs and costs money, and the message says what is allowed."""
     with pytest.raises(ValueError, match=problem):
         make_operator(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"auto_commit": True}, {"body": {"auto_commit": True}}, {"body": "{{ x }}"}])
+def test_conditions_on_rows_are_allowed_where_results_may_be_committed(arguments: dict[str, Any]) -> None:
+    """The argument says so, the body does, or a template may."""
+    assert make_operator(conditions=no_missing_answers(), **arguments)
+
+
+def test_uncommitted_results_are_refused_before_anything_is_started(oxen_hub: LocalHub) -> None:
+    """Where that is known only when the task runs, as where a policy sets its conditions, no request is sent."""
+    ti = StartingTaskInstance()
+    task = make_operator(conditions=all_rows())
+    task.conditions = [no_missing_answers()]  # as a cluster policy may
+
+    with pytest.raises(AirflowFailException, match="Nothing was started: conditions on rows need auto_commit=True"):
+        task.execute({"ti": ti})
+
+    assert oxen_hub.requests == []
 
 
 #: Constants of a mapped task.

@@ -234,7 +234,11 @@ def test_rows_are_not_opened_without_need() -> None:
             rows_where("label > DATE '2024-01-01'", at_least=0.1),
             "Cannot compare values of type VARCHAR and type DATE",
         ),
-        (rows_where("nofunc(label)", at_least=0.1), "Scalar Function with name nofunc does not exist!"),
+        (
+            rows_where("nofunc(label)", at_least=0.1),
+            "Scalar Function with name nofunc does not exist; the columns are intent",
+        ),
+        (rows_where("length(n) > 80", at_most=0), "explicit type casts; the columns are intent VARCHAR"),
         (rows_where("count(*) > 3", at_least=0.1), "count(*) > 3 cannot be checked: aggregate function"),
         (rows_where("error(label) IS NULL", at_least=0.1), "error(label) IS NULL cannot be checked: get_refund"),
         (rows_where("(SELECT count(*) FROM '/etc/passwd') > 0", at_least=0.1), "with name /etc/passwd does not"),
