@@ -222,6 +222,13 @@ def _for_triggerer(task: BaseOperator, arguments: TriggerArguments) -> TriggerAr
     if version_compat.has_own_params(task):
         # The values of a run were checked against the DAG's parameters only, and the triggerer checks none.
         raise NeedsWorkerError("params of the task's own are checked on a worker")
+    params: Any = task.params
+    try:
+        params.validate()
+    except ValueError:
+        # Source: Airflow 3.3.2, ``TriggerRunner.create_triggers``, checks the defaults before it reads the values of
+        # the run. What that raises ends the triggerer, with all of its waits.
+        raise NeedsWorkerError("a param of the DAG has no default, or one that its schema does not allow") from None
     facts = _dag_facts(task)
     rewritten: dict[str, Any] = {}
     for name in _TEMPLATED:

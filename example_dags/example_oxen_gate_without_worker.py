@@ -17,8 +17,12 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 @dag(
     schedule=None,
     params={
+        # The default makes it possible: without one, the gate begins on a worker.
         "evaluation_id": Param(
-            type="string", pattern="^[A-Za-z0-9-]+$", description="The end of the address of the evaluation's page."
+            "the-id-of-an-evaluation",
+            type="string",
+            pattern="^[A-Za-z0-9-]+$",
+            description="The end of the address of the evaluation's page.",
         )
     },
     tags=["oxen", "example"],

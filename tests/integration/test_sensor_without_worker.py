@@ -24,7 +24,7 @@ from airflow_provider_oxen.sensors.oxen import OxenEvaluationSensor
 from airflow_provider_oxen.start_end import BACKSTOP, find_deadline
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Outcome, OutcomeReason
-from tests.support.airflow import DAG, BaseOperator, task, task_group
+from tests.support.airflow import DAG, BaseOperator, Param, task, task_group
 from tests.support.links import ADDRESSES, addresses_of
 from tests.support.public_hub import public_hub
 from tests.support.tasks import FakeTaskInstance as TaskInstanceWithXComs
@@ -401,6 +401,18 @@ def test_start_that_needs_a_worker(arguments: dict[str, Any], reason: str) -> No
     assert len(warned) == 1
     assert warned[0].startswith("DAG 'd', task 'gate': start_from_trigger has no effect here: ")
     assert reason in warned[0]
+
+
+@needs_3_3
+@pytest.mark.parametrize("param", [Param(type="string"), Param("", type="string", minLength=1)])
+def test_gate_begins_on_a_worker_where_a_param_has_no_value(param: Param) -> None:
+    """Airflow's triggerer would end, with all of its waits, before it reads the values of the run."""
+    with DAG("d", schedule=None, params={"id": param}):
+        made, warned = gate_and_warnings("{{ params.id }}")
+
+    assert made.start_trigger_args is None
+    reason = "a param of the DAG has no default, or one that its schema does not allow"
+    assert warned == [f"DAG 'd', task 'gate': start_from_trigger has no effect here: {reason}"]
 
 
 @needs_3_3
