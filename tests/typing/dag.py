@@ -35,7 +35,7 @@ from airflow_provider_oxen.files import FileMeta
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import OxenEvaluationLink, OxenLink, OxenResultsLink, OxenSourceDataLink
 from airflow_provider_oxen.operators.oxen import OxenRunEvaluationOperator
-from airflow_provider_oxen.outcomes import OutcomeReason
+from airflow_provider_oxen.outcomes import JudgedResults, OutcomeReason
 from airflow_provider_oxen.parameters import TriggerArguments
 from airflow_provider_oxen.protocol import Call
 from airflow_provider_oxen.reactions import (
@@ -180,6 +180,7 @@ def count_bytes(received: Received) -> int:
 
 def read_files(hook: OxenHook) -> int:
     assert_type(hook.get_file_meta("ox", "r", "main", "data/a.csv"), FileMeta)
+    assert_type(JudgedResults(path="data/a.csv", version="main", rows=3).to_dict(), dict[str, Any])
     with hook.get_conn() as client:
         return client.receive(build_get_file(FileRef("ox", "r", "main", "data/a.csv")), count_bytes)
 
