@@ -54,6 +54,7 @@ SECTIONS = {
     "cost": Section("CPU, memory and connections of a wait", 360),
     "scale": Section("1,000 to 10,000 waits", 420),
     "parsing": Section("Parsing a DAG file", 240),
+    "judging": Section("Judging the rows of results", 600),
     "end_to_end": Section("End to end, in a real Airflow", 360),
     "starting": Section("Starts for one task that is killed", 420),
 }
@@ -67,7 +68,11 @@ _PACKAGES = (
     "apache-airflow-providers-http",
     "apache-airflow-providers-standard",
     "aiohttp",
+    "duckdb",
     "msgspec",
+    "oxenai",
+    "pandas",
+    "pyarrow",
     "requests",
 )
 

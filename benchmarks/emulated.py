@@ -18,10 +18,10 @@ class EmulatedServer(ABC):
     """
     A server on this machine, on a free port, from ``__enter__`` to ``__exit__``.
 
-    :param tls: its certificate; the dbt Cloud provider speaks https alone.
+    :param tls: its certificate; the dbt Cloud provider speaks https alone. None: http.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
