@@ -135,7 +135,7 @@ def send(
 
     give_up_at_monotonic = time.monotonic() + config.timeout_seconds
     once = None if call.repeatable else SentOnce(before_sending)
-    more = partial(_seconds_left, once, config.timeout_seconds)
+    more: Callable[[], float] = (lambda: 0.0) if once is None else partial(once.seconds_left, config.timeout_seconds)
     content = call.content()
     headers = build_headers(config) | ({} if content is None else {"Content-Type": "application/json"})
     if once is not None:
@@ -164,6 +164,7 @@ def send(
             ) as response,
         ):
             found = read_headers(call, response.raw.headers)
+            check_size(call, int(length) if (length := found.get("content-length", "")[:20]).isdecimal() else 0)
             body = bytearray()
             # read1 returns what has come, so that a trickle is noticed between two of its drops.
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
@@ -187,10 +188,6 @@ def send(
         if once is None and not known:
             raise
         raise translate(error, requests_table(), call, config, once) from None
-
-
-def _seconds_left(once: SentOnce | None, seconds: float) -> float:
-    return 0.0 if once is None else once.seconds_left(seconds)
 
 
 class AsyncSession(NamedTuple):
@@ -284,14 +281,15 @@ async def _exchange(
         options["headers"] = headers
     with session.limit.running():
         response = await session.connections.request(call.method, url, allow_redirects=False, **options)
+        transport = response.connection and response.connection.transport
         try:
             check_headers(call, response.raw_headers, response.headers.get("Transfer-Encoding"))
             body = await _read_body(call, response)
-        finally:
-            if not response.closed:  # not read to its end
-                if transport := response.connection and response.connection.transport:
-                    transport.abort()  # over TLS, a close waits for the hub's
-                response.close()
+        except BaseException:
+            if transport:
+                transport.abort()  # over TLS, a close waits for the hub's
+            response.close()
+            raise
     if encoding := response.headers.get("Content-Encoding"):
         body = decode_content(call, response.status, encoding, body)
     return Response(response.status, response.headers, body)
@@ -326,5 +324,4 @@ def read_headers(call: Call[Any], headers: Any) -> dict[str, str]:
     pairs = list(headers.iteritems())
     found = {name.lower(): value for name, value in reversed(pairs)}
     check_headers(call, pairs, found.get("transfer-encoding"))
-    check_size(call, int(length) if (length := found.get("content-length", "")[:20]).isdecimal() else 0)
     return found

@@ -368,6 +368,16 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Clean:
     return Clean(tmp_path_factory.mktemp("clean"), wheel)
 
 
+@pytest.fixture(scope="module")
+def clean_with_results(clean: Clean, wheel: Path) -> Clean:
+    """Add the extra that conditions on rows need."""
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", clean.python, f"{wheel}[results]"],
+        check=True,
+    )
+    return clean
+
+
 @pytest.mark.timeout(300)
 def test_installed_wheel_is_what_is_imported(clean: Clean) -> None:
     """In the clean environment, every module imports, and from the installed wheel alone."""
@@ -409,14 +419,14 @@ def test_dag_and_test_of_the_readme_run_as_they_stand_there(clean: Clean) -> Non
 
 
 @pytest.mark.timeout(300)
-def test_examples_parse_with_the_installed_wheel(clean: Clean) -> None:
-    """Airflow reads each example where nothing but the wheel is installed."""
+def test_examples_parse_with_the_installed_wheel(clean_with_results: Clean) -> None:
+    """Airflow reads each example where nothing but the wheel and its extra for results is installed."""
     program = (
         "import sys; from airflow.dag_processing.dagbag import DagBag\n"
         "bag = DagBag(sys.argv[1]); assert not bag.import_errors, bag.import_errors; print(*sorted(bag.dags))"
     )
 
-    found = clean.run("-c", program, str(ROOT / "example_dags")).splitlines()[-1]
+    found = clean_with_results.run("-c", program, str(ROOT / "example_dags")).splitlines()[-1]
 
     assert {file.stem for file in (ROOT / "example_dags").glob("*.py")} <= set(found.split())
 
@@ -437,17 +447,13 @@ def test_local_hub_runs_from_the_installed_wheel(clean: Clean) -> None:
 
 
 @pytest.fixture(scope="module")
-def users_code(clean: Clean, wheel: Path) -> Path:
+def users_code(clean_with_results: Clean) -> Path:
     """
     Copy ``tests/typing`` out of the checkout: otherwise it would import what is beside it.
 
     Where DuckDB is not installed, pyright knows only a part of the type of a condition.
     """
-    subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", clean.python, f"{wheel}[results]"],
-        check=True,
-    )
-    return Path(shutil.copytree(ROOT / "tests/typing", clean.folder / "typing"))
+    return Path(shutil.copytree(ROOT / "tests/typing", clean_with_results.folder / "typing"))
 
 
 def _check_types(code: Path, *command: str | Path) -> str:
