@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen.airflow_names import AirflowFailException, AirflowSkipException
 from airflow_provider_oxen.conditions import check_all
@@ -38,7 +38,7 @@ from airflow_provider_oxen.redaction import one_line, redact
 from airflow_provider_oxen.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
     from airflow_provider_oxen.conditions import Condition
@@ -77,18 +77,23 @@ def judge(
     names = {"namespace": outcome.ref.namespace, "repo_name": outcome.ref.repo_name}
     evaluation = Evaluation.from_dict(outcome.evaluation.to_dict() | names)
     outcome = replace(outcome, results=JudgedResults.of(evaluation))
+    rows = _Rows(OxenHook(oxen_conn_id), evaluation, outcome, retry_window, log)
+    facts: list[dict[str, Any]] = []
     try:
-        rows = _Rows(OxenHook(oxen_conn_id), evaluation, outcome, retry_window, log)
-        verdict = check_all(conditions, evaluation, open_table=rows.open, source_rows=rows.count_source)
-        if verdict.facts:
-            results = replace(rows.judged, conditions=tuple(verdict.facts))
-            log.info("%s", describe_results(results))
-            outcome = replace(outcome, results=results)
+        try:
+            verdict = check_all(
+                conditions, evaluation, open_table=rows.open, source_rows=rows.count_source, facts=facts
+            )
+        finally:  # what was measured stays, also where something fails after it
+            outcome = replace(outcome, results=replace(rows.judged, conditions=tuple(facts)))
+            if outcome.results is not None and facts:
+                log.info("%s", describe_results(outcome.results))
         return outcome if verdict.unmet is None else outcome.with_unmet_condition(verdict.unmet)
-    except AirflowSkipException:
+    except AirflowSkipException as error:
+        error.args = tuple(rows.redact(each) if isinstance(each, str) else each for each in error.args)
         raise
     except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
-        return outcome.with_unmet_condition(str(error) or "a condition raised AirflowFailException")
+        return outcome.with_unmet_condition(rows.redact(str(error)) or "a condition raised AirflowFailException")
     except (OxenNoResultsError, OxenFileTooLargeError) as error:
         return outcome.with_unmet_condition(f"no rows to check: {error}")
     except OxenTransientError as error:
@@ -96,10 +101,13 @@ def judge(
     except OxenError as error:
         return outcome.with_unread_results(OutcomeReason.REFUSED, error)
     except Exception as error:  # noqa: BLE001  # the callable may be any code
+        # Its text may hold cells.
+        may_show = all(getattr(condition, "show_rows", True) for condition in conditions)
+        shown = type(error).__name__ + (f": {rows.redact(str(error))}" if may_show else "")
         # Not as Python prints it: its text may be the hub's, whose line breaks would forge lines of the log.
         frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("A condition raised %s, in:\n%s", one_line(f"{type(error).__name__}: {error}"), frames)  # noqa: TRY400
-        return outcome.with_failed_condition(error)
+        log.error("A condition raised %s, in:\n%s", one_line(shown), frames)  # noqa: TRY400
+        return outcome.with_failed_condition(shown)
 
 
 class _Rows:
@@ -123,6 +131,8 @@ class _Rows:
         self._retry_window = _RETRY_WINDOW_SECONDS if retry_window is None else retry_window
         self._log = log
         self.judged = outcome.results or JudgedResults()
+        #: Hides the key in a text, which only what has seen the rows can hold.
+        self.redact: Callable[[str], str] = str
 
     @contextmanager
     def open(self) -> Iterator[Table]:
@@ -134,13 +144,14 @@ class _Rows:
                 field="host",
                 conn_id=self._hook.oxen_conn_id,
             )
+        self.redact = partial(redact, secret=config.api_key)
         with tempfile.TemporaryDirectory(prefix="oxen-results-") as directory:
             downloaded = self._hook.download_results(
                 self._evaluation, directory, max_bytes=_MAX_BYTES, retry_window=self._retry_window
             )
             self.judged = JudgedResults(downloaded.path, downloaded.version)
             suffix = Path(downloaded.path).suffix
-            with open_table(downloaded.file, suffix, redact=partial(redact, secret=config.api_key)) as table:
+            with open_table(downloaded.file, suffix, redact=self.redact) as table:
                 self.judged = replace(self.judged, rows=table.row_count)
                 yield table
 

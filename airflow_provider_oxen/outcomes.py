@@ -118,10 +118,9 @@ class Outcome:
         """Make the outcome of a completed evaluation that does not meet a condition."""
         return replace(self, reason=OutcomeReason.CONDITION_NOT_MET, error=reason[:MAX_ERROR_TEXT])
 
-    def with_failed_condition(self, error: Exception) -> Outcome:
+    def with_failed_condition(self, error: str) -> Outcome:
         """Make the outcome of a completed evaluation that could not be checked."""
-        text = f"{type(error).__name__}: {error}"
-        return replace(self, reason=OutcomeReason.CONDITION_FAILED, error=text[:MAX_ERROR_TEXT])
+        return replace(self, reason=OutcomeReason.CONDITION_FAILED, error=error[:MAX_ERROR_TEXT])
 
     def with_unread_results(self, reason: OutcomeReason, error: Exception) -> Outcome:
         """Make the outcome of a completed evaluation whose results could not be read."""

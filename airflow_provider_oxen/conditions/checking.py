@@ -118,6 +118,7 @@ def check_all(
     *,
     open_table: Callable[[], AbstractContextManager[Table]],
     source_rows: Callable[[], int | None],
+    facts: list[dict[str, Any]] | None = None,
 ) -> Verdict:
     """
     Check conditions in order: those on the evaluation until one is not met, and all of those on rows.
@@ -125,11 +126,12 @@ def check_all(
     :param open_table: opens the rows. Called once, and only if a condition needs them. A
         :class:`~airflow_provider_oxen.tables.TableError` of its own means that no condition on rows is met.
     :param source_rows: gives how many rows the evaluation's source has; None where the hub does not report it.
+    :param facts: gets what each condition on rows measured, as soon as it has, so that it is known if one raises.
     :raises TypeError: a condition returned something else than True, False or a text.
     :raises Exception: a condition raised it, or DuckDB did, for lack of memory.
     """
     reasons: list[str] = []
-    facts: list[dict[str, Any]] = []
+    facts = [] if facts is None else facts
     may_call = True
     may_show = all(getattr(condition, "show_rows", True) for condition in conditions)
     with ExitStack() as stack:

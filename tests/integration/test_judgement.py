@@ -337,6 +337,67 @@ def test_source_is_counted_at_the_version_that_was_evaluated(hub: LocalHub) -> N
     assert result.xcoms["results"]["conditions"][0]["holds"] is True
 
 
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the pauses between two tries take no time, and collect them."""
+    naps: list[float] = []
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: sum(naps), sleep=naps.append))
+    return naps
+
+
+#: Of a hub that describes the results, and fails when it is asked about the source.
+BUSY_LATER = [Respond(429, headers={"Retry-After": "5"}), Respond(503)]
+
+
+@pytest.mark.parametrize("effect", BUSY_LATER, ids=["429", "503"])
+def test_source_is_counted_after_a_fault_that_passes(hub: LocalHub, naps: list[float], effect: Respond) -> None:
+    """The pause that the hub asks for is kept."""
+    hub.meta_faults = [Fault(effect, first=2, count=1)]
+
+    result = run(hub, conditions=row_count(same_as_source=True))
+
+    assert result.raised is None
+    assert len(naps) == 1
+    assert effect.status_code == 503 or naps[0] >= 5
+
+
+def test_source_that_cannot_be_counted_in_time_may_be_retried(hub: LocalHub, naps: list[float]) -> None:
+    """What was measured before stays."""
+    hub.meta_faults = [Fault(Respond(503), first=2)]
+
+    result = run(hub, conditions=[no_missing_answers(), row_count(same_as_source=True)], retry_window=9)
+
+    assert result.failure[0] is OxenHubUnreachableError
+    assert 2 <= sum(naps) <= 9
+    assert result.xcoms["results"]["rows"] == 100
+    assert [each["condition"] for each in result.xcoms["results"]["conditions"]] == ["intent is not missing"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "holds"),
+    [
+        ({"target_path": None}, False),
+        ({"target_path": None, "target_branch": None}, False),
+        ({"target_path": None, "commit_id": "first"}, True),
+        ({"target_path": "data/out.parquet"}, True),
+        ({"target_path": None, "target_branch": "eval"}, True),
+    ],
+    ids=["overwritten", "overwritten where no branch is named", "commit", "another file", "another branch"],
+)
+def test_results_are_not_compared_with_themselves(hub: LocalHub, fields: dict[str, Any], *, holds: bool) -> None:
+    """Where the results overwrote the source and no commit of it is known, its rows are not known either."""
+    commit = hub.add_file("ox", "customer-intents", "data/c.parquet", [{"id": n, "label": "a"} for n in range(100)])
+    if "commit_id" in fields:
+        fields["commit_id"] = commit
+    source = {"path": "data/c.parquet", "version": "main"}
+    scenario = {"fields": {"commit_id": None, "resource": source, **fields}}
+
+    result = run(hub, scenario=scenario, conditions=row_count(same_as_source=True))
+
+    assert (result.raised is None) is holds
+    assert holds or "the hub does not report how many it has" in str(result.raised)
+
+
 def test_asset_event_has_the_facts(hub: LocalHub) -> None:
     outlet = Asset(uri="oxen://hub.oxen.ai/ox/customer-intents/data/intents.parquet")
     events = FakeOutletEvents()
