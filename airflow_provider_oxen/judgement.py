@@ -35,6 +35,7 @@ from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.messages import describe_results
 from airflow_provider_oxen.outcomes import JudgedResults, Outcome, OutcomeReason
 from airflow_provider_oxen.redaction import one_line, redact
+from airflow_provider_oxen.retries import Retries
 from airflow_provider_oxen.tables import open_table
 
 if TYPE_CHECKING:
@@ -156,9 +157,23 @@ class _Rows:
                 yield table
 
     def count_source(self) -> int | None:
-        """Ask the hub how many rows the source has, as it was evaluated; None where the hub does not report it."""
+        """
+        Ask the hub how many rows the source has, as it was evaluated; None where the hub does not report it.
+
+        That is also where the results overwrote the source on its branch, and no commit of the source is known.
+        """
         evaluation = self._evaluation
         path, version = (evaluation.resource or {}).get("path"), evaluation.source_version
         if evaluation.namespace is None or evaluation.repo_name is None or not path or not version:
             return None
-        return self._hook.get_file_meta(evaluation.namespace, evaluation.repo_name, version, path).rows
+        is_target = path == evaluation.results_path and evaluation.target_branch in (None, version)
+        if is_target and not evaluation.commit_id:  # the results would be compared with themselves
+            return None
+        retries: Retries | None = None
+        while True:
+            try:
+                return self._hook.get_file_meta(evaluation.namespace, evaluation.repo_name, version, path).rows
+            except OxenTransientError as error:
+                retries = retries or Retries(self._retry_window, self._log)
+                if not retries.sleep(error, f"Could not count the rows of the source, {one_line(path)}"):
+                    raise

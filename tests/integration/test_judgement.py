@@ -6,10 +6,12 @@ import json
 import threading
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_oxen import retries
 from airflow_provider_oxen.airflow_names import Asset
 from airflow_provider_oxen.conditions import (
     all_rows,
@@ -313,6 +315,52 @@ def test_key_in_a_cell_is_redacted(hub: LocalHub) -> None:
     assert "'***'" in str(result.raised)
 
 
+def _largest(rows: Any) -> str:
+    ((found,),) = rows.aggregate("max(intent)").fetchall()
+    return str(found)
+
+
+def _raise(error: type[Exception], rows: Any) -> bool:
+    raise error(f"not good: {_largest(rows)}")
+
+
+@pytest.mark.parametrize("error", [ValueError, AirflowFailException, AirflowSkipException])
+def test_key_in_the_error_of_a_callable_is_redacted(
+    hub: LocalHub, logged: Callable[[], str], error: type[Exception]
+) -> None:
+    """Whatever a callable raises, the key is in no message, in no log and in no XCom."""
+    answers = Answers(wrong=1, right=0, wrong_answer=hub.api_key)
+
+    result = run(hub, scenario={"answers": answers}, conditions=lambda _, rows: _raise(error, rows))
+
+    assert "not good: ***" in str(result.raised)
+    assert hub.api_key not in f"{result.raised} {json.dumps(result.xcoms)} {logged()}"
+
+
+def test_confidential_rows_are_not_in_the_error_of_a_callable(hub: LocalHub, logged: Callable[[], str]) -> None:
+    """One condition that hides rows is enough: of what a callable raises, the class is shown alone."""
+    answers = Answers(wrong=1, right=0, wrong_answer="IBAN DE00")
+    conditions = [no_missing_answers(show_rows=False), lambda _, rows: int(_largest(rows)) > 1]
+
+    result = run(hub, scenario={"answers": answers}, conditions=conditions)
+
+    assert result.failure[0] is OxenConditionFailedError
+    assert result.failure[1].startswith("Condition could not be checked: ValueError; evaluation completed")
+    assert "A condition raised ValueError, in:" in logged()
+    assert "DE00" not in f"{result.raised} {json.dumps(result.xcoms)} {logged()}"
+
+
+def test_what_was_measured_stays_where_a_callable_raises(hub: LocalHub, logged: Callable[[], str]) -> None:
+    """The XCom has the file, its rows and the facts so far, and the log has its line."""
+    result = run(hub, conditions=[*THREE, lambda _, rows: int(_largest(rows)) > 1])
+
+    results = result.xcoms["results"]
+    assert result.failure[0] is OxenConditionFailedError
+    assert (results["path"], results["rows"]) == ("data/intents.parquet", 100)
+    assert [each["share"] for each in results["conditions"]] == [1.0, 0.84, 0.0]
+    assert "Checked 100 rows: intent is not missing: 100 of 100" in logged()
+
+
 def test_nothing_is_left_in_the_temporary_directory(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,7 +402,7 @@ def test_source_is_counted_after_a_fault_that_passes(hub: LocalHub, naps: list[f
     """The pause that the hub asks for is kept."""
     hub.meta_faults = [Fault(effect, first=2, count=1)]
 
-    result = run(hub, conditions=row_count(same_as_source=True))
+    result = run(hub, conditions=row_count(same_as_source=True), retry_window=30)
 
     assert result.raised is None
     assert len(naps) == 1
