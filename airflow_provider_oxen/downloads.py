@@ -208,9 +208,20 @@ def _check_target(to: Path) -> None:
 
 
 def _check_time(ref: FileRef, evaluation: Evaluation, meta: FileMeta) -> None:
-    """Refuse a file of an earlier run, where an evaluation does not name its commit. Both times are the hub's."""
+    """
+    Refuse a file that is or may be of an earlier run, where an evaluation does not name its commit.
+
+    Both times are the hub's.
+    """
     began_at = evaluation.started_at or evaluation.inserted_at
-    if began_at and meta.committed_at and meta.committed_at < began_at.replace(microsecond=0):
+    if began_at is None or meta.committed_at is None:
+        unknown = "when it began" if began_at is None else "when the file was last changed"
+        raise OxenNoResultsError(
+            f"{ref} may hold the results of an earlier run: the evaluation does not name the commit of its results, "
+            f"and the hub does not say {unknown}",
+            request=_name(evaluation),
+        )
+    if meta.committed_at < began_at.replace(microsecond=0):
         raise OxenNoResultsError(
             f"{ref} was last changed before the evaluation began, so its results were not committed: start it with "
             "auto_commit=True and target_branch, or commit them on its page",

@@ -202,7 +202,7 @@ class Evaluation:
     @property
     def results_commit(self) -> str | None:
         """The commit that holds the results; None before there is one, and where the hub does not give it."""
-        return (self.closing_commit or {}).get("id")
+        return (self.closing_commit or {}).get("id") or None
 
     @property
     def results(self) -> EvaluationResults:

@@ -98,7 +98,15 @@ def _add(hub: LocalHub, content: bytes = CONTENT, **named: Any) -> str:
 
 def _evaluation(**fields: Any) -> Evaluation:
     document = {"id": "e-1", "status": "completed", "namespace": "ox", "repo_name": "r", "target_path": PATH}
-    return Evaluation.from_dict({**document, "target_branch": "main", **fields})
+    return Evaluation.from_dict({**document, "target_branch": "main", "started_at": "2000-01-01T00:00:00", **fields})
+
+
+#: After the start of each evaluation here.
+LATER = "2026-11-01T10:00:00Z"
+
+
+def _meta(**entry: Any) -> Respond:
+    return Respond(200, json.dumps({"status": "success", "entry": entry}).encode())
 
 
 def _requests(hub: LocalHub, endpoint: str = "file") -> list[str]:
@@ -566,14 +574,10 @@ def test_commit_that_the_branch_had_is_read(oxen_hub: LocalHub, to: Path) -> Non
     assert _requests(oxen_hub) == [f"/api/repos/ox/r/file/{commit}/{PATH}"]
 
 
-def _meta(**entry: Any) -> Respond:
-    return Respond(200, json.dumps({"status": "success", "entry": entry}).encode())
-
-
 def test_commit_that_was_read_is_that_of_the_response(oxen_hub: LocalHub, to: Path) -> None:
     """Where nothing names the commit before, it is what the response with the file says."""
     _add(oxen_hub)
-    oxen_hub.meta_faults = [Fault(_meta(size=len(CONTENT)))]
+    oxen_hub.meta_faults = [Fault(_meta(size=len(CONTENT), latest_commit={"timestamp": LATER}))]
     commit = _add(oxen_hub, b"another")
 
     found = OxenHook().download_results(_evaluation(), to.parent)
@@ -583,7 +587,7 @@ def test_commit_that_was_read_is_that_of_the_response(oxen_hub: LocalHub, to: Pa
 
 def test_results_of_no_known_commit_are_refused(oxen_hub: LocalHub, to: Path, naps: list[float]) -> None:
     """Where nothing says which commit was read, the file is not taken for the results."""
-    oxen_hub.meta_faults = [Fault(_meta(size=3))]
+    oxen_hub.meta_faults = [Fault(_meta(size=3, latest_commit={"timestamp": LATER}))]
     oxen_hub.file_faults = [Fault(Respond(200, b"abc", {"Content-Type": "text/csv"}))]
 
     with pytest.raises(OxenInvalidResponseError, match="which commit the file is of"):
@@ -654,6 +658,30 @@ def test_file_of_an_earlier_run_is_not_taken_for_the_results(oxen_hub: LocalHub,
         OxenHook().download_results(_evaluation(started_at="2100-01-01T00:00:00"), to.parent)
 
     assert _requests(oxen_hub) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "entry", "unknown"),
+    [
+        ({}, {"size": 3, "latest_commit": {"id": "c1"}}, "when the file was last changed"),
+        ({}, {"size": 3, "latest_commit": "c1"}, "when the file was last changed"),
+        ({"started_at": None}, {"size": 3, "latest_commit": {"id": "c1", "timestamp": LATER}}, "when it began"),
+    ],
+    ids=["no time of the commit", "an id alone", "no start"],
+)
+@pytest.mark.parametrize("commit", [None, {"id": ""}], ids=["no commit", "an empty id"])
+def test_file_that_may_be_of_an_earlier_run_is_refused(
+    oxen_hub: LocalHub, to: Path, fields: dict[str, Any], entry: dict[str, Any], unknown: str, commit: Any
+) -> None:
+    """Where no commit is named and a time is missing, the file is not taken for the results."""
+    _add(oxen_hub)
+    oxen_hub.meta_faults = [Fault(_meta(**entry))]
+
+    with pytest.raises(OxenNoResultsError, match=f"may hold the results of an earlier run: .*{unknown}"):
+        OxenHook().download_results(_evaluation(closing_commit=commit, **fields), to.parent)
+
+    assert _requests(oxen_hub) == []
+    assert to.read_bytes() == b"old"
 
 
 def test_evaluation_of_no_known_repository_is_refused(oxen_hub: LocalHub, to: Path) -> None:

@@ -271,7 +271,8 @@ def test_results_path_falls_back_to_the_source(fields: dict[str, Any], path: str
 
 
 @pytest.mark.parametrize(
-    ("commit", "read"), [({"id": "a1b2"}, "a1b2"), ({"id": None}, None), ({}, None), (None, None), ("a1b2", None)]
+    ("commit", "read"),
+    [({"id": "a1b2"}, "a1b2"), ({"id": None}, None), ({"id": ""}, None), ({}, None), (None, None), ("a1b2", None)],
 )
 def test_results_commit_is_the_closing_one(commit: object, read: str | None) -> None:
     """The commit that holds the results is the closing one, once there is one."""
