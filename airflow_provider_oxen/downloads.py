@@ -13,6 +13,7 @@ How this works:
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 import time
@@ -33,6 +34,7 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.files import FileMeta
 from airflow_provider_oxen.messages import describe_duration
 from airflow_provider_oxen.parameters import parse_optional_seconds
+from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.refs import FileRef
 from airflow_provider_oxen.retries import Retries
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_oxen.clients import OxenClient
     from airflow_provider_oxen.evaluations import Evaluation
+    from airflow_provider_oxen.protocol import Call
     from airflow_provider_oxen.streaming import Received
     from airflow_provider_oxen.version_compat import TaskLogger
 
@@ -48,6 +51,9 @@ __all__ = ["DownloadedResults", "Downloader"]
 
 #: Seconds between two lines of the log about the same file.
 _PROGRESS_SECONDS = 10.0
+
+#: Longest name of a file that usual file systems take.
+_MAX_NAME_BYTES = 255
 
 T = TypeVar("T")
 
@@ -114,7 +120,7 @@ class Downloader:
             raise OxenNoResultsError(results.problem or "", request=_name(evaluation))
         ref = FileRef(evaluation.namespace, evaluation.repo_name, version, results.path)
         to = directory / ref.path.rpartition("/")[2]
-        call = build_get_file_meta(ref)
+        call = _build_call(ref, evaluation)
         _check_target(to)
         if results.version is not None:
             meta = self._retry(ref, lambda: self._client.ask(call))
@@ -197,6 +203,25 @@ class Downloader:
 
 def _name(evaluation: Evaluation) -> str:
     return f"evaluation {evaluation.id} of {evaluation.namespace}/{evaluation.repo_name}"
+
+
+def _build_call(ref: FileRef, evaluation: Evaluation) -> Call[FileMeta]:
+    """Build the call that describes the results. Their path and version are the hub's: nobody here can correct them."""
+    problem = ""
+    try:
+        call = build_get_file_meta(ref)
+    except OxenConfigError as error:
+        if error.field not in ("path", "version"):
+            raise
+        problem = f"is a {error.field} that cannot be asked for: it {error.problem}"
+    if (size := len(os.fsencode(ref.path.rpartition("/")[2]))) > _MAX_NAME_BYTES:
+        problem = problem or f"has a name of {size:,} bytes, too long for a file here"
+    if problem:
+        where = f"{one_line(ref.path)!r} at {one_line(ref.version)!r}"
+        raise OxenNoResultsError(
+            f"the hub says that the results are in {where}, which {problem}", request=_name(evaluation)
+        )
+    return call
 
 
 def _check_target(to: Path) -> None:

@@ -96,7 +96,7 @@ def judge(
     except AirflowFailException as error:  # it says that the failure is final, which an unmet condition is
         return outcome.with_unmet_condition(rows.redact(str(error)) or "a condition raised AirflowFailException")
     except (OxenNoResultsError, OxenFileTooLargeError) as error:
-        return outcome.with_unmet_condition(f"no rows to check: {error}")
+        return outcome.with_unmet_condition(f"no rows to check: {error.problem}")
     except OxenTransientError as error:
         return outcome.with_unread_results(OutcomeReason.UNREACHABLE, error)
     except OxenError as error:

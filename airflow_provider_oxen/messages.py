@@ -16,7 +16,7 @@ from typing import Any
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationStatus
 from airflow_provider_oxen.exceptions import OxenError
 from airflow_provider_oxen.links.addresses import evaluation_url
-from airflow_provider_oxen.outcomes import JudgedResults
+from airflow_provider_oxen.outcomes import MAX_ERROR_TEXT, JudgedResults
 from airflow_provider_oxen.polling import seconds_left
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Sleep, Step, Wait
@@ -81,7 +81,8 @@ def describe_outcome(outcome: Outcome) -> str:
             why = evaluation.error_message if evaluation is not None else None
             text = f"Evaluation cancelled{': ' + _phrase(why) if why else ''}{_describe_run(outcome)}"
         case OutcomeReason.CONDITION_NOT_MET:
-            text = f"Condition not met: {_phrase(outcome.error)}; evaluation completed{_describe_run(outcome)}"
+            why = _phrase(outcome.error, MAX_ERROR_TEXT)  # of each condition that is not met
+            text = f"Condition not met: {why}; evaluation completed{_describe_run(outcome)}"
         case OutcomeReason.CONDITION_FAILED:
             text = (
                 f"Condition could not be checked: {_phrase(outcome.error)}; evaluation completed"
@@ -94,6 +95,12 @@ def describe_outcome(outcome: Outcome) -> str:
             text = f"Conditions not checked, a file cannot be read: {why}; evaluation completed{_describe_run(outcome)}"
         case OutcomeReason.REFUSED | OutcomeReason.NOT_THE_HUB:
             text = f"Stopped waiting: {_phrase(outcome.error)}{_and_last(evaluation)}"
+        case OutcomeReason.UNREACHABLE if evaluation is not None and evaluation.status == EvaluationStatus.COMPLETED:
+            why = _phrase(outcome.error)
+            text = (
+                f"Results could not be read for longer than retry_window: {why}; evaluation completed"
+                f"{_describe_run(outcome)}"
+            )
         case OutcomeReason.UNREACHABLE:
             why, last = _phrase(outcome.error), _describe_last(evaluation)
             text = f"Hub out of reach for longer than retry_window: {why}; {last}"
@@ -118,13 +125,14 @@ def describe_results(results: JudgedResults) -> str:
     """Say what the conditions on rows measured, whether they hold or not."""
     measured = "; ".join(_describe_condition(each) for each in results.conditions)
     rows = "no rows" if results.rows is None else f"{results.rows:,} rows"
-    return one_line(f"Checked {rows}: {measured} ({results.path} at {results.version})")
+    return one_line(f"Checked {rows}: {measured} ({results.path} at {results.version})", MAX_ERROR_TEXT)
 
 
 def _describe_condition(measured: Mapping[str, Any]) -> str:
     share, rows, of = (measured[name] for name in ("share", "rows", "of"))
     if share is not None and rows is not None and of:
-        return f"{measured['condition']}: {rows:,} of {of:,} ({_format_share(share)})"
+        # Rounded down: a share below a limit must not look like one that meets it.
+        return f"{measured['condition']}: {rows:,} of {of:,} ({rows * 10_000 // of / 100:.2f} %)"
     return f"{measured['condition']}: {'met' if measured['holds'] else 'not met'}"
 
 
@@ -208,9 +216,9 @@ def _describe_place(outcome: Outcome) -> str:
     return "." if url is None else f", see {url}"
 
 
-def _phrase(text: str | None) -> str:
+def _phrase(text: str | None, limit: int = 500) -> str:
     """Fit a text of the hub's, of a library's or of a user's into a sentence: one line, no full stop at its end."""
-    return one_line(text or "").rstrip(". ") or "no reason was given"
+    return one_line(text or "", limit).rstrip(". ") or "no reason was given"
 
 
 def _sentence(text: str) -> str:

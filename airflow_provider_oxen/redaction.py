@@ -63,7 +63,11 @@ def _find(secret: str) -> re.Pattern[str]:
     return re.compile("".join(written))
 
 
-def one_line(text: str) -> str:
-    """Make a text of the hub's fit for one line of a log: no control characters, no surrogates, not too long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_SHOWN]).split())
-    return line if len(line) <= _MAX_SHOWN else line[: _MAX_SHOWN - 1] + "…"
+def one_line(text: str, limit: int = _MAX_SHOWN) -> str:
+    """
+    Make a text of the hub's fit for one line of a log: no control characters, no surrogates, not too long.
+
+    :param limit: most characters of the line.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

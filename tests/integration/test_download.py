@@ -694,7 +694,9 @@ def test_evaluation_of_no_known_repository_is_refused(oxen_hub: LocalHub, to: Pa
 
 def test_path_that_leads_out_of_the_directory_is_refused(oxen_hub: LocalHub, tmp_path: Path) -> None:
     """A path of the hub's cannot make the file appear elsewhere."""
-    with pytest.raises(OxenConfigError, match="argument 'path'"):
+    with pytest.raises(
+        OxenNoResultsError, match=r"the hub says that the results are in 'data/\.\.' at 'main', which is a path"
+    ):
         OxenHook().download_results(_evaluation(target_path="data/.."), tmp_path)
 
     assert oxen_hub.requests == []

@@ -115,7 +115,7 @@ def test_gate_opens_for_good_answers(hub: LocalHub, logged: Callable[[], str]) -
 
     assert result.raised is None
     assert result.returned["status"] == "completed"
-    assert "Checked 100 rows: intent is not missing: 100 of 100 (100.0 %); intent = label: 100 of 100" in logged()
+    assert "Checked 100 rows: intent is not missing: 100 of 100 (100.00 %); intent = label: 100 of 100" in logged()
 
 
 def test_all_that_is_not_met_is_said(hub: LocalHub) -> None:
@@ -204,7 +204,21 @@ def test_results_that_were_not_committed_keep_the_gate_closed(hub: LocalHub) -> 
 
     assert result.failure[0] is AirflowFailException
     assert "started without auto_commit=True" in result.failure[1]
+    assert result.failure[1].count(f"evaluation {result.xcoms['evaluation']['id']}") == 1
     assert result.xcoms["results"] == {"path": None, "version": None, "rows": None, "conditions": []}
+
+
+@pytest.mark.parametrize("path", ["data/..", "data/../x.csv", f"data/{'n' * 300}.csv"])
+def test_path_that_no_file_can_have_is_final(hub: LocalHub, path: str) -> None:
+    """The message says that it is the hub's path, and nothing is downloaded."""
+    commit = hub.add_file("ox", "customer-intents", "data/x.csv", b"intent\na\n")
+    fields = {"target_path": path, "closing_commit": {"id": commit}}
+
+    result = run(hub, scenario={"rows": 1, "answers": None, "fields": fields}, conditions=no_missing_answers())
+
+    assert result.failure[0] is AirflowFailException
+    assert result.failure[1].startswith("Condition not met: no rows to check: the hub says that the results are in ")
+    assert not [request for request in hub.requests if "/file/" in request.path]
 
 
 def test_hub_that_lasts_out_of_reach_may_be_retried(hub: LocalHub) -> None:
@@ -213,6 +227,7 @@ def test_hub_that_lasts_out_of_reach_may_be_retried(hub: LocalHub) -> None:
     result = run(hub, conditions=no_missing_answers(), retry_window=0.5)
 
     assert result.failure[0] is OxenHubUnreachableError
+    assert result.failure[1].startswith("Results could not be read for longer than retry_window: ")
     assert result.xcoms["evaluation"]["status"] == "completed"
 
 

@@ -43,7 +43,9 @@ def test_one_line_says_why(tasks: dict, real_airflow: AirflowStandalone, gate: s
     (line,) = {line[line.index(WHY) :] for line in log.splitlines() if WHY in line}
     assert " ≠ " in line
     assert "evaluation completed (100 of 100 rows after " in line
-    assert "Checked 100 rows: intent is not missing: 100 of 100 (100.0 %); intent = label: 84 of 100 (84.0 %); " in log
+    assert (
+        "Checked 100 rows: intent is not missing: 100 of 100 (100.00 %); intent = label: 84 of 100 (84.00 %); " in log
+    )
 
 
 @pytest.mark.parametrize("gate", GATES)

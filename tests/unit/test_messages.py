@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.exceptions import OxenError, OxenRateLimitError, OxenServerError
-from airflow_provider_oxen.messages import describe_deferral, describe_duration, describe_outcome, describe_step
+from airflow_provider_oxen.messages import (
+    describe_deferral,
+    describe_duration,
+    describe_outcome,
+    describe_results,
+    describe_step,
+)
+from airflow_provider_oxen.outcomes import JudgedResults
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Wait
 
 REF = EvaluationRef("ox", "customer-intents", "e-1")
@@ -265,11 +272,58 @@ def test_unreachable() -> None:
     )
 
 
+def test_results_that_could_not_be_read() -> None:
+    """The evaluation was not out of reach: it completed, and its results were."""
+    assert _outcome("unreachable", _seen("completed", 9, 9, **RUN), error="503: busy.") == (
+        "Results could not be read for longer than retry_window: 503: busy; evaluation completed "
+        f"(9 of 9 rows after 3 min 20 s), {SEE}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "of", "shown"),
+    [
+        (94_996, 100_000, "94.99 %"),  # and not 95 %, which may be the limit
+        (94_999_999, 100_000_000, "94.99 %"),
+        (8_412, 10_000, "84.12 %"),
+        (57, 100, "57.00 %"),
+        (99_999_999, 100_000_000, "99.99 %"),
+        (100, 100, "100.00 %"),
+        (0, 100, "0.00 %"),
+    ],
+)
+def test_share_that_was_measured_is_never_rounded_up(rows: int, of: int, shown: str) -> None:
+    """A share below a limit is not shown as one that meets it."""
+    fact = {"condition": "intent = label", "share": rows / of, "rows": rows, "of": of, "holds": False}
+
+    line = describe_results(JudgedResults("a.csv", "c1", of, (fact,)))
+
+    assert line == f"Checked {of:,} rows: intent = label: {rows:,} of {of:,} ({shown}) (a.csv at c1)"
+
+
+def test_all_that_was_measured_is_shown() -> None:
+    """The line ends with the file, however many conditions there are."""
+    facts = [{"condition": "x" * 80, "share": 1.0, "rows": 9, "of": 9, "holds": True}] * 15
+
+    assert describe_results(JudgedResults("a.csv", "c1", 9, tuple(facts))).endswith(" (a.csv at c1)")
+
+
 def test_condition_not_met() -> None:
     """A completed evaluation that does not meet a condition is shown with the reason."""
     assert _outcome("condition_not_met", _seen("completed", 9, 10, **RUN), error="9 of 10 rows were processed") == (
         "Condition not met: 9 of 10 rows were processed; evaluation completed (9 of 10 rows after 3 min 20 s), " + SEE
     )
+
+
+def test_all_that_is_not_met_is_shown() -> None:
+    """The message of conditions that are not met is longer than others: each has its numbers."""
+    reasons = "; ".join(f"condition {number} holds for {'x' * 90} rows" for number in range(15))
+
+    shown = _outcome("condition_not_met", _seen("completed"), error=f"{reasons}\n{'y' * 9_000}")
+
+    assert shown.startswith(f"Condition not met: {reasons}")
+    assert len(shown) < 2_300
+    assert shown.isprintable()
 
 
 def test_condition_failed() -> None:
