@@ -90,7 +90,13 @@ def build_get_file(ref: FileRef) -> Call[NoReturn]:
 
     :raises OxenConfigError: a part of the reference cannot be part of a path.
     """
-    return Call("GET", _file_path(ref, "file"), _refuse_instead_of_file, check=_CHECK_FILE)
+    return Call(
+        "GET",
+        _file_path(ref, "file"),
+        _refuse_instead_of_file,
+        check=_CHECK_FILE,
+        on_redirect="ask the hub's administrator to let the hub serve files itself",
+    )
 
 
 _CHECK_FILE = "namespace, repo_name, version and path"

@@ -84,6 +84,7 @@ class Call(Generic[T]):
         the result. Raises :class:`ContractError` where the body is not the contract's.
     :param check: what a person should check where the hub refuses the call, as the end of a sentence.
     :param body: what to send as JSON; None: nothing.
+    :param on_redirect: what a person should do where the hub redirects it, as the end of a sentence.
     :param repeatable: whether sending it again has no further effect. A call that is not is sent at most once.
     """
 
@@ -91,6 +92,7 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[bytes, str], T] = field(repr=False)
     check: str = ""
+    on_redirect: str = "put the right address into the connection's host"
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     repeatable: bool = True
 
@@ -99,11 +101,9 @@ class Call(Generic[T]):
 
     def content(self) -> bytes | None:
         """Write the body; None where there is none."""
-        if self.body is None:
-            return None
         import msgspec
 
-        return msgspec.json.encode(self.body)
+        return None if self.body is None else msgspec.json.encode(self.body)
 
 
 class Response(NamedTuple):
@@ -217,7 +217,7 @@ class _ErrorResponse:
         if code < 400:
             return OxenBadRequestError, (
                 f"a redirect to {self._redirect_target()}. Redirects are not followed, so that the API key is sent "
-                "nowhere else: put the right address into the connection's host"
+                f"nowhere else: {self._call.on_redirect}"
             )
         match code:
             case 401:
