@@ -6,6 +6,7 @@ How this works:
 1. DuckDB gets a name of ours that leads to the file, so that no character of the file's name is a pattern to it.
 2. It may read that name alone: no other file, no network, no extension, no variable of Python's. Its configuration is
    locked, its memory limited, and it uses one thread, as the worker has other tasks. It writes nothing to disk.
+   If its memory runs out, it is started again with a larger limit, once.
 3. The types of a text file's columns are found once, from all rows: a sample could miss the one row that is no number.
    How a file is to be read is fixed, not guessed: a guess could take a row for a comment or a heading.
 4. Rows are streamed. What DuckDB holds does not grow with the file.
@@ -26,49 +27,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen.redaction import one_line
+from airflow_provider_oxen.table_formats import (
+    AS_WRITTEN,
+    FORMATS,
+    ROWS,
+    Format,
+    find_same_names,
+    may_be_renamed,
+    quote_name,
+    quote_text,
+    top_names,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["FailedRow", "Table", "TableError", "check_duckdb", "connect", "first_lines", "open_table", "quote_name"]
+__all__ = ["FailedRow", "Table", "TableError", "check_duckdb", "connect", "first_lines", "open_table"]
 
-#: The name of the rows in SQL.
-_ROWS = "rows"
-#: The same rows of a text file, every cell as it is written there.
-_AS_WRITTEN = "rows as written"
 #: Characters of a cell that are fetched. More than are shown, so that a key is found before the text is cut.
 _FETCHED = 400
 
-_CSV = (
-    "quote='\"', escape='\"', header=true, skip=0, comment='', nullstr='', null_padding=false, "
-    # The default holds 32 MB at a time. A row may be as long as DuckDB's default.
-    "buffer_size=8000000, max_line_size=2000000"
+#: What DuckDB gets where the limit of a format does not do: pages of parquet are decompressed as a whole, and long rows
+#: are read by the thousand.
+_MOST_MEMORY = "512MB"
+_OUT_OF_MEMORY = (
+    "DuckDB needs more memory than its limit here, 512 MB: a group of rows in the file is too large, or SQL keeps too "
+    "many rows at once"
 )
-#: A table of many columns is no single column of maps.
-_JSON = "map_inference_threshold=-1"
-
-
-class _Format(NamedTuple):
-    """How the files of one format are read."""
-
-    name: str
-    reader: str
-    options: str = ""
-    #: Whether the types of the columns have to be found in the rows.
-    typeless: bool = True
-    #: The least in which DuckDB read 5 million rows, with room to spare. To find the types in a JSON array, it parses
-    #: 32 MB at once, which takes 300 MB where rows are small.
-    memory_limit: str = "128MB"
-
-
-_FORMATS = {
-    "parquet": _Format("Parquet", "read_parquet", typeless=False),
-    "csv": _Format("CSV", "read_csv", f"delim=',', {_CSV}"),
-    "tsv": _Format("TSV", "read_csv", f"delim='\t', {_CSV}"),
-    "jsonl": _Format("JSON lines", "read_json", f"format='newline_delimited', {_JSON}"),
-    "ndjson": _Format("JSON lines", "read_json", f"format='newline_delimited', {_JSON}"),
-    "json": _Format("JSON", "read_json", f"format='auto', {_JSON}", memory_limit="320MB"),
-}
 
 
 class TableError(ValueError):
@@ -115,18 +100,17 @@ class Table:
     :param redact: hides what must not be shown.
     """
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str], redact: Callable[[str], str]
-    ) -> None:
-        self._connection = connection
+    def __init__(self, source: _Source, columns: Mapping[str, str], redact: Callable[[str], str]) -> None:
+        self._source = source
         self.columns = columns
         self.redact = redact
         self._row_count: int | None = None
 
     @property
     def relation(self) -> duckdb.DuckDBPyRelation:
-        """The rows as a relation of DuckDB's."""
-        return self._connection.view(_ROWS)
+        """The rows as a relation of DuckDB's, which has the larger limit: its queries cannot be repeated."""
+        self._source.use_most_memory()
+        return self._source.connection.view(ROWS)
 
     @property
     def row_count(self) -> int:
@@ -147,7 +131,7 @@ class Table:
         :param as_written: read the cells of CSV and TSV as the texts that they are.
         :raises TableError: it does not fit the columns, or the file is damaged.
         """
-        source = quote_name(_AS_WRITTEN if as_written else _ROWS)
+        source = quote_name(AS_WRITTEN if as_written else ROWS)
         # The line breaks end a comment in the SQL.
         query = f"SELECT count(*), count(CASE WHEN (\n{sql}\n) THEN 1 END) FROM {source} AS rows"  # noqa: S608
         ((self._row_count, found),) = self._fetch(query)
@@ -162,7 +146,7 @@ class Table:
         :param shown: the columns whose cells are wanted, as the file spells them.
         :raises TableError: as :meth:`count`.
         """
-        source = quote_name(_AS_WRITTEN if as_written else _ROWS)
+        source = quote_name(AS_WRITTEN if as_written else ROWS)
         number = "row number"
         while self.find(number):
             number += "_"
@@ -176,7 +160,7 @@ class Table:
 
     def _fetch(self, query: str) -> list[tuple[Any, ...]]:
         with _raising_ours(self.redact):
-            return _run(self._connection, query)
+            return self._source.run(query)
 
 
 @contextmanager
@@ -189,21 +173,85 @@ def open_table(file: Path, suffix: str, *, redact: Callable[[str], str]) -> Iter
     :raises TableError: the format is another, or the file is damaged.
     :raises OSError: the file is not there.
     """
-    form = _FORMATS.get(suffix.lower().removeprefix("."))
+    form = FORMATS.get(suffix.lower().removeprefix("."))
     if form is None:
-        known = ", ".join(_FORMATS)
+        known = ", ".join(FORMATS)
         raise TableError(f"conditions on rows can read {known}, but the results are in a file ending in {suffix!r}")
     with tempfile.TemporaryDirectory(prefix="oxen-rows-") as folder:
         link = Path(folder) / "rows"
         link.symlink_to(file.resolve(strict=True))
-        with closing(connect(form.memory_limit, allowed=link)) as connection:
+        with closing(_Source(form, link)) as source:
             try:
                 with _raising_ours(redact, form.name):
-                    columns = _make_views(connection, form, link)
+                    columns = source.open()
+                    source.check_names(columns, redact)
             except TableError as error:
                 error.frame(before=f"the results cannot be read as {form.name}: ")
                 raise
-            yield Table(connection, columns, redact)
+            yield Table(source, columns, redact)
+
+
+class _Source:
+    """One file, and the DuckDB that reads it. Where that runs out of memory, it is started again with more, once."""
+
+    def __init__(self, form: Format, link: Path) -> None:
+        self._form = form
+        self._link = link
+        self._views: list[str] = []
+        self._has_most = False
+        self.connection = connect(form.memory_limit, allowed=link)
+
+    def open(self) -> dict[str, str]:
+        """Make the rows known to SQL; return the types of the columns."""
+        path = str(self._link)
+        columns = {str(row[0]): str(row[1]) for row in self.run(self._form.describe(path))}
+        columns = self._form.choose_types(columns)
+        for view in self._form.create_views(path, columns):
+            self.run(view)
+            self._views.append(view)
+        return columns
+
+    def check_names(self, columns: Mapping[str, str], redact: Callable[[str], str]) -> None:
+        """
+        Refuse two columns with one name, whatever its case. DuckDB gives the second another name, without a word.
+
+        :raises TableError: there are two.
+        """
+        if not may_be_renamed(columns):
+            return
+        found = self.run(self._form.select_names(str(self._link), list(columns)))
+        same = find_same_names(top_names(found, has_root=self._form.reader == "read_parquet"))
+        if same is not None:
+            first, second = (repr(redact(name)[:_FETCHED]) for name in same)
+            raise TableError(
+                f"SQL cannot tell the columns {first} and {second} apart, as the case of a name does not count"
+            )
+
+    def run(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query; once more, with the larger limit, if memory runs out."""
+        import duckdb
+
+        try:
+            return _run(self.connection, query)
+        except duckdb.OutOfMemoryException:
+            if self._has_most:
+                raise duckdb.OutOfMemoryException(_OUT_OF_MEMORY) from None
+        self.use_most_memory()
+        return self.run(query)
+
+    def use_most_memory(self) -> None:
+        """Start DuckDB again with the larger limit, unless that is done."""
+        if self._has_most:
+            return
+        self.close()  # which frees its memory
+        self.connection = connect(_MOST_MEMORY, allowed=self._link)
+        self._has_most = True
+        for view in self._views:
+            self.connection.execute(view)
+
+    def close(self) -> None:
+        """Stop DuckDB."""
+        self.connection.close()
 
 
 def connect(memory_limit: str = "64MB", *, allowed: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -217,7 +265,7 @@ def connect(memory_limit: str = "64MB", *, allowed: Path | None = None) -> duckd
     connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": memory_limit})
     try:
         for setting, value in {
-            "allowed_paths": "[]" if allowed is None else f"[{_quote_text(str(allowed))}]",
+            "allowed_paths": "[]" if allowed is None else f"[{quote_text(str(allowed))}]",
             "temp_directory": "''",
             "enable_progress_bar": "false",  # or it is in the task's log
             "python_enable_replacements": "false",
@@ -244,11 +292,6 @@ def check_duckdb(what: str) -> None:
         raise ValueError(f'{what} needs DuckDB, which is not installed: pip install "airflow-provider-oxen[results]"')
 
 
-def quote_name(name: str) -> str:
-    """Write a name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def first_lines(error: Exception, lines: int = 1) -> str:
     """Take from DuckDB's text what happened, without the kind of error and what follows, such as the query."""
     said = [line.strip() for line in re.sub(r"^[\w ]+ Error: ", "", str(error)).splitlines()]
@@ -270,35 +313,6 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, .
                 connection.interrupt()
                 wait([running], timeout=0.1)
             raise
-
-
-def _make_views(connection: duckdb.DuckDBPyConnection, form: _Format, link: Path) -> dict[str, str]:
-    """Make the rows known to SQL; return the types of the columns."""
-    options = f", {form.options}" if form.options else ""
-    path = _quote_text(str(link))
-    sampled = ", sample_size=-1" if form.typeless else ""
-    described = _run(connection, f"DESCRIBE SELECT * FROM {form.reader}({path}{options}{sampled})")  # noqa: S608
-    columns = {str(row[0]): str(row[1]) for row in described}
-    written = options
-    if form.typeless:
-        if form.reader == "read_json":  # values of several types, or none: their texts, without the quotes of JSON
-            columns = {name: "VARCHAR" if kind in ("JSON", '"NULL"') else kind for name, kind in columns.items()}
-        else:
-            options += ", auto_detect=false"
-        written = f"{options}, columns={_write_columns(dict.fromkeys(columns, 'VARCHAR'))}"
-        options += f", columns={_write_columns(columns)}"
-    as_written = written if form.reader == "read_csv" else options
-    for view, how in {_ROWS: options, _AS_WRITTEN: as_written}.items():
-        connection.execute(f"CREATE VIEW {quote_name(view)} AS SELECT * FROM {form.reader}({path}{how})")  # noqa: S608
-    return columns
-
-
-def _write_columns(columns: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{_quote_text(name)}: {_quote_text(kind)}" for name, kind in columns.items()) + "}"
-
-
-def _quote_text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager

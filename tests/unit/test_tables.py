@@ -84,6 +84,56 @@ def test_columns_are_found_in_any_case(tmp_path: Path) -> None:
         assert (table.find("LABEL"), table.find("my TEXT"), table.find("label ")) == ("Label", "my text", None)
 
 
+def _write_twice(file: Path, *names: str) -> Path:
+    """Write a file whose columns have these names, and whose cells are the names' places."""
+    if file.suffix == ".parquet":
+        # DuckDB writes no such file: the names are changed in its bytes.
+        other = [name if place == 0 else name[:-1] + chr(0x7F - place) for place, name in enumerate(names)]
+        with duckdb.connect() as connection:
+            cells = ", ".join(f"'{place}' AS \"{name}\"" for place, name in enumerate(other))
+            connection.execute(f"COPY (SELECT {cells}) TO '{file}' (FORMAT PARQUET)")
+        content = file.read_bytes()
+        for place, name in enumerate(names):
+            content = content.replace(other[place].encode(), name.encode())
+        file.write_bytes(content)
+    elif file.suffix in (".csv", ".tsv"):
+        cell = "\t" if file.suffix == ".tsv" else ","
+        file.write_text(f"{cell.join(names)}\n{cell.join(map(str, range(len(names))))}\n")
+    else:
+        fields = ", ".join(f'"{name}": "{place}"' for place, name in enumerate(names))
+        file.write_text(f"[{{{fields}}}]" if file.suffix == ".json" else f"{{{fields}}}\n")
+    return file
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_columns_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    """DuckDB would give the second another name, and a condition would be checked on the wrong one."""
+    message = "SQL cannot tell the columns 'Intent' and 'intent' apart, as the case of a name does not count"
+    with pytest.raises(TableError, match=message), _open(_write_twice(tmp_path / f"rows.{suffix}", "Intent", "intent")):
+        pass
+    if suffix in ("csv", "tsv", "parquet"):
+        with pytest.raises(TableError), _open(_write_twice(tmp_path / f"same.{suffix}", "intent", "label", "intent")):
+            pass
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_column_may_end_in_a_number(tmp_path: Path, suffix: str) -> None:
+    """A name such as those that DuckDB gives may be the file's own."""
+    names = ("intent", "intent_1", "intent_2", "Label_1")
+    with _open(_write_twice(tmp_path / f"rows.{suffix}", *names)) as table:
+        assert tuple(table.columns) == names
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_folder_is_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """A temporary directory whose name looks like a partition adds no column."""
+    (tmp_path / "dt=1").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "dt=1"))
+
+    with _open(write_rows(tmp_path / f"rows.{suffix}", ROWS)) as table:
+        assert list(table.columns) == list(ROWS[0])
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json"])
 def test_types_are_those_of_all_rows(tmp_path: Path, suffix: str) -> None:
     """One text after 50,000 numbers makes a column of texts, and a column that comes last is a column."""
@@ -221,7 +271,7 @@ def test_connection_is_locked(table: Table, tmp_path: Path, statement: str) -> N
     before = sorted(tmp_path.iterdir())
 
     with pytest.raises(duckdb.Error):
-        table._connection.execute(statement.format(folder=tmp_path))  # noqa: SLF001
+        table._source.connection.execute(statement.format(folder=tmp_path))  # noqa: SLF001
 
     assert sorted(tmp_path.iterdir()) == before
 
@@ -246,8 +296,25 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_lack_of_memory_may_be_retried(table: Table) -> None:
     """What may go better later is DuckDB's own exception, so that the task may be retried."""
-    with pytest.raises(duckdb.OutOfMemoryException):
-        table.count("(SELECT count(DISTINCT md5(i::VARCHAR)) FROM range(3_000_000) t(i)) > 0")
+    with pytest.raises(duckdb.OutOfMemoryException, match="DuckDB needs more memory than its limit here, 512 MB"):
+        table.count("(SELECT count(DISTINCT md5(i::VARCHAR)) FROM range(12_000_000) t(i)) > 0")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "rows", "characters"),
+    [("parquet", "PARQUET, ROW_GROUP_SIZE 200_000", 120_000, 1_300), ("csv", "CSV", 1_000, 150_000)],
+)
+def test_long_answers_get_more_memory(tmp_path: Path, suffix: str, form: str, rows: int, characters: int) -> None:
+    """Where the limit of short rows is too small for a file, it is read with a larger one."""
+    file = tmp_path / f"rows.{suffix}"
+    with duckdb.connect(config={"threads": 1}) as connection:
+        text = f"i || repeat('x', {characters}) AS intent"
+        connection.execute(f"COPY (SELECT {text} FROM range({rows}) t(i)) TO '{file}' (FORMAT {form})")  # noqa: S608
+
+    with _open(file) as table:
+        assert table.count("length(intent) > 1_300") == rows
+        assert len(table.find_rows("true", ["intent"], holds=True, limit=3)) == 3
+        assert table.relation.filter("length(intent) > 1_300").count("*").fetchall() == [(rows,)]
 
 
 class _StoppedError(BaseException):
