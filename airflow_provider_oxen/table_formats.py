@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from airflow_provider_oxen.locked_duckdb import quote_name, quote_text
+
 __all__ = [
     "AS_WRITTEN",
     "FORMATS",
@@ -13,8 +15,6 @@ __all__ = [
     "Format",
     "find_same_names",
     "may_be_renamed",
-    "quote_name",
-    "quote_text",
     "top_names",
 ]
 
@@ -120,16 +120,6 @@ def find_same_names(names: Iterable[str]) -> tuple[str, str] | None:
             return seen[name.lower()], name
         seen[name.lower()] = name
     return None
-
-
-def quote_name(name: str) -> str:
-    """Write a name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """Write a text in SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _write_columns(columns: Mapping[str, str]) -> str:

@@ -20,12 +20,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_oxen.locked_duckdb import connect, quote_name, run
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.table_formats import (
     AS_WRITTEN,
@@ -34,15 +34,13 @@ from airflow_provider_oxen.table_formats import (
     Format,
     find_same_names,
     may_be_renamed,
-    quote_name,
-    quote_text,
     top_names,
 )
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["FailedRow", "Table", "TableError", "check_duckdb", "connect", "first_lines", "open_table"]
+__all__ = ["FailedRow", "Table", "TableError", "check_duckdb", "first_lines", "open_table"]
 
 #: Characters of a cell that are fetched. More than are shown, so that a key is found before the text is cut.
 _FETCHED = 400
@@ -232,7 +230,7 @@ class _Source:
         import duckdb
 
         try:
-            return _run(self.connection, query)
+            return run(self.connection, query)
         except duckdb.OutOfMemoryException:
             if self._has_most:
                 raise duckdb.OutOfMemoryException(_OUT_OF_MEMORY) from None
@@ -254,34 +252,6 @@ class _Source:
         self.connection.close()
 
 
-def connect(memory_limit: str = "64MB", *, allowed: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """
-    Start a DuckDB in memory that can reach nothing.
-
-    :param allowed: a file that it can reach all the same.
-    """
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": memory_limit})
-    try:
-        for setting, value in {
-            "allowed_paths": "[]" if allowed is None else f"[{quote_text(str(allowed))}]",
-            "temp_directory": "''",
-            "enable_progress_bar": "false",  # or it is in the task's log
-            "python_enable_replacements": "false",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "allow_community_extensions": "false",
-            "enable_external_access": "false",
-            "lock_configuration": "true",  # the last, as nothing can be set after it
-        }.items():
-            connection.execute(f"SET {setting} = {value}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def check_duckdb(what: str) -> None:
     """
     Refuse what needs DuckDB where it is not installed. Does not import it.
@@ -296,23 +266,6 @@ def first_lines(error: Exception, lines: int = 1) -> str:
     """Take from DuckDB's text what happened, without the kind of error and what follows, such as the query."""
     said = [line.strip() for line in re.sub(r"^[\w ]+ Error: ", "", str(error)).splitlines()]
     return one_line(" ".join(line for line in said[:lines] if line))
-
-
-def _run(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
-    """
-    Run a query on a thread of its own, so that what a signal raises comes through: Airflow stops tasks by signals.
-
-    On the main thread, a signal ends the query too, but DuckDB then raises a RuntimeError of its own.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: connection.execute(query).fetchall())
-        try:
-            return running.result()
-        except BaseException:
-            while not running.done():  # it may not have begun
-                connection.interrupt()
-                wait([running], timeout=0.1)
-            raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_oxen.conditions.limits import Limit
 from airflow_provider_oxen.conditions.row_condition import Measured, RefusedError, RowCondition, build_fact
 from airflow_provider_oxen.conditions.sentences import describe_columns, describe_rows, describe_sql
-from airflow_provider_oxen.table_formats import quote_name
+from airflow_provider_oxen.locked_duckdb import quote_name
 from airflow_provider_oxen.tables import TableError
 
 if TYPE_CHECKING:

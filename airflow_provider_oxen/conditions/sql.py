@@ -8,8 +8,8 @@ from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_oxen.locked_duckdb import connect
 from airflow_provider_oxen.redaction import one_line
-from airflow_provider_oxen.tables import connect
 
 if TYPE_CHECKING:
     import duckdb
