@@ -127,5 +127,9 @@ def _write_columns(columns: Mapping[str, str]) -> str:
 
 
 def _json_type(kind: str) -> str:
-    """Read values of several types, or none, as their texts, without the quotes of JSON."""
-    return "VARCHAR" if kind in ("JSON", '"NULL"') else kind
+    """
+    Read values of several types, or none, as their texts, without the quotes of JSON.
+
+    So are dates and the like: they are texts in JSON, and DuckDB would not keep how they are written.
+    """
+    return re.sub(r'^(JSON|"NULL"|DATE|TIME[^\[]*|UUID)(?=(\[\])*$)', "VARCHAR", kind)

@@ -132,8 +132,10 @@ class Table:
         source = quote_name(AS_WRITTEN if as_written else ROWS)
         # The line breaks end a comment in the SQL.
         query = f"SELECT count(*), count(CASE WHEN (\n{sql}\n) THEN 1 END) FROM {source} AS rows"  # noqa: S608
-        ((self._row_count, found),) = self._fetch(query)
-        return int(found)
+        ((self._row_count, *found),) = self._fetch(query)
+        if len(found) != 1:  # which COLUMNS does, and no parser can tell
+            raise TableError(f"it is {len(found)} expressions, one for each column: write one, with AND or OR")
+        return int(found[0])
 
     def find_rows(
         self, sql: str, shown: Sequence[str], *, holds: bool, limit: int, as_written: bool = False

@@ -125,6 +125,8 @@ class NoMissingAnswers(RowCondition):
             sql += f" AND trim({quoted}, '{_WHITE_SPACE}') <> ''"
         elif kind in ("FLOAT", "DOUBLE"):
             sql += f" AND NOT isnan({quoted})"
+        elif kind.endswith("]"):
+            sql += f" AND list_count({quoted}) > 0"  # which counts no NULL
         rows, of = table.count(sql), table.row_count
         fact = build_fact(name, holds=rows == of, share=rows / of, rows=rows, of=of)
         if rows == of:

@@ -31,12 +31,18 @@ def rows_where(
     :param rows: the number of rows, or the least and the most, with None for no limit: ``(5, None)``.
     :param show_rows: whether messages may show up to three rows that break the condition. False where rows are
         confidential.
-    :raises ValueError: the SQL is not one expression, a limit is no share and no number of rows, not one is given, or
+    :raises ValueError: the SQL is not one expression or holds a template, a limit is no share and no number of rows, not one is given, or
         DuckDB is not installed.
     """
     check_duckdb("rows_where")
     if not isinstance(sql, str):
         raise ValueError(f"rows_where takes SQL, such as 'intent = label', but got {sql!r}")  # noqa: TRY004
+    if "{{" in sql or "{%" in sql:
+        raise ValueError(
+            f"rows_where: conditions are not templated, but {describe_sql(sql)!r} holds a template. Write the value "
+            "itself; where {{ is text to look for, write '{' || '{'"
+        )
+    _check_show_rows("rows_where", show_rows)
     from airflow_provider_oxen.conditions.limits import parse_limit
     from airflow_provider_oxen.conditions.measuring import RowsWhere
     from airflow_provider_oxen.conditions.sql import parse_expression
@@ -54,7 +60,8 @@ def rows_where(
 
 def no_missing_answers(column: str | None = None, *, show_rows: bool = True) -> RowCondition:
     """
-    Require that every row has an answer. One is missing if it is NULL, NaN, or text with nothing but white space.
+    Require that every row has an answer. One is missing if it is NULL, NaN, text with nothing but white space, or a list with
+    no value in it.
 
     :param column: the column of the answers. Default: the evaluation's ``target_column``.
     :param show_rows: whether messages may name rows without an answer.
@@ -63,6 +70,7 @@ def no_missing_answers(column: str | None = None, *, show_rows: bool = True) -> 
     check_duckdb("no_missing_answers")
     from airflow_provider_oxen.conditions.measuring import NoMissingAnswers
 
+    _check_show_rows("no_missing_answers", show_rows)
     if column is not None:
         _check_column("no_missing_answers", "column", column)
     return NoMissingAnswers(column, show_rows)
@@ -112,6 +120,7 @@ def column_matches(
     from airflow_provider_oxen.conditions.limits import parse_limit
     from airflow_provider_oxen.conditions.measuring import ColumnMatches
 
+    _check_show_rows("column_matches", show_rows)
     _check_column("column_matches", "expected", expected)
     if column is not None:
         _check_column("column_matches", "column", column)
@@ -122,3 +131,8 @@ def column_matches(
 def _check_column(factory: str, argument: str, column: Any) -> None:
     if not isinstance(column, str) or not column:
         raise ValueError(f"{factory}: {argument} is the name of a column, but is {column!r}")
+
+
+def _check_show_rows(factory: str, show_rows: Any) -> None:
+    if not isinstance(show_rows, bool):
+        raise ValueError(f"{factory}: show_rows is True or False, but is {show_rows!r}")  # noqa: TRY004

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -440,6 +441,69 @@ def test_sql_is_checked_when_the_dag_is_parsed(sql: str, why: str) -> None:
         "Write what stands after WHERE, such as rows_where('intent = label', at_least=0.95)"
     )
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("sql", ["intent = '{{ params.label }}'", "{% if params.all %} true {% endif %}"])
+def test_sql_with_a_template_is_refused(sql: str) -> None:
+    """It would be compared as it is written, and a gate that no row may break would open."""
+    with pytest.raises(ValueError, match="conditions are not templated"):
+        rows_where(sql, at_most=0)
+
+
+@pytest.mark.parametrize("show_rows", ["no", None, 0])
+def test_show_rows_is_true_or_false(show_rows: Any) -> None:
+    """Any other text than an empty one would show rows that are confidential."""
+    with pytest.raises(ValueError, match=r"^rows_where: show_rows is True or False, but is "):
+        rows_where("a = b", at_most=0, show_rows=show_rows)
+    with pytest.raises(ValueError, match=r"^no_missing_answers: show_rows is True or False"):
+        no_missing_answers(show_rows=show_rows)
+    with pytest.raises(ValueError, match=r"^column_matches: show_rows is True or False"):
+        column_matches("a", show_rows=show_rows)
+
+
+def test_sql_of_several_columns_is_refused(check: Check) -> None:
+    """COLUMNS makes an expression of each column, and only their number says how many."""
+    rows = [{"intent": "a", "label": "a"}]
+
+    assert str(check(rows, rows_where("COLUMNS(*) = 'a'", at_least=1)).unmet).startswith(
+        "COLUMNS(*) = 'a' cannot be checked: it is 2 expressions, one for each column: write one, with AND or OR"
+    )
+    assert check(rows, rows_where("COLUMNS('int.*') = 'a'", at_least=1)).unmet is None
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_list_without_values_is_missing(tmp_path: Path, check: Check, suffix: str) -> None:
+    """A list is an answer if it has a value: not if it is empty, or has nothing but NULLs."""
+    file = tmp_path / f"lists.{suffix}"
+    with duckdb.connect() as connection:
+        lists = "unnest([[0.5], [], [NULL], NULL, [NULL, 1.5]]) AS intent"
+        connection.execute(f"COPY (SELECT {lists}) TO '{file}' (FORMAT {'PARQUET' if suffix == 'parquet' else 'JSON'})")  # noqa: S608
+    verdict = check_all(
+        [no_missing_answers()],
+        EVALUATION,
+        open_table=lambda: open_table(file, file.suffix, redact=str),
+        source_rows=lambda: None,
+    )
+
+    assert verdict.facts[0]["rows"] == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    ("intent", "label"),
+    [
+        ("2024-01-02", "2024-1-2"),
+        ("12:30:00", "12:30"),
+        ("2024-01-02T10:00:00Z", "2024-01-02 10:00:00"),
+        ("d0c8585d-1234-5678-abcd-ef0123456789", "D0C8585D-1234-5678-ABCD-EF0123456789"),
+    ],
+)
+def test_texts_of_json_are_compared_as_written(check: Check, suffix: str, intent: str, label: str) -> None:
+    """JSON has no dates and the like: what looks like one is text."""
+    rows = [{"intent": intent, "label": label}, {"intent": intent, "label": intent}]
+
+    assert check(rows, column_matches("label"), suffix=suffix).facts[0]["rows"] == 1
+    assert check(rows, rows_where("intent = label", at_least=1), suffix=suffix).facts[0]["rows"] == 1
 
 
 @pytest.mark.parametrize("sql", [None, 5, b"a", ["a"]])
