@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FailedRow", "Table", "TableError", "check_duckdb", "first_lines", "open_table"]
 
+#: A longer file is not looked through for anything else than white space.
+_LONGEST_BLANK = 100
+_MALFORMED_CSV = "a row has more or fewer cells than the heading, a quote is not closed, or the file is not in UTF-8"
 #: Characters of a cell that are fetched. More than are shown, so that a key is found before the text is cut.
 _FETCHED = 400
 
@@ -183,6 +186,7 @@ def open_table(file: Path, suffix: str, *, redact: Callable[[str], str]) -> Iter
         with closing(_Source(form, link)) as source:
             try:
                 with _raising_ours(redact, form.name):
+                    source.check_content()
                     columns = source.open()
                     source.check_names(columns, redact)
             except TableError as error:
@@ -200,6 +204,17 @@ class _Source:
         self._views: list[str] = []
         self._has_most = False
         self.connection = connect(form.memory_limit, allowed=link)
+
+    def check_content(self) -> None:
+        """
+        Refuse a file with nothing in it, for which DuckDB makes up a column.
+
+        :raises TableError: it has no more than white space.
+        """
+        with self._link.open("rb") as file:
+            content = file.read(_LONGEST_BLANK + 1)
+        if len(content) <= _LONGEST_BLANK and not content.strip():
+            raise TableError("the file is empty")
 
     def open(self) -> dict[str, str]:
         """Make the rows known to SQL; return the types of the columns."""
@@ -266,7 +281,8 @@ def check_duckdb(what: str) -> None:
 
 def first_lines(error: Exception, lines: int = 1) -> str:
     """Take from DuckDB's text what happened, without the kind of error and what follows, such as the query."""
-    said = [line.strip() for line in re.sub(r"^[\w ]+ Error: ", "", str(error)).splitlines()]
+    text = re.sub(r"\s*^LINE \d+: .*", "", str(error), flags=re.DOTALL | re.MULTILINE)
+    said = [line.strip() for line in re.sub(r"^[\w ]+ Error: ", "", text).splitlines()]
     return one_line(" ".join(line for line in said[:lines] if line))
 
 
@@ -286,4 +302,6 @@ def _raising_ours(redact: Callable[[str], str], reading: str | None = None) -> I
             first_lines(error, 3 if is_damaged else 1),
         )
         has_cells = isinstance(error, (duckdb.DataError, duckdb.InvalidInputException))
+        if "detect the CSV parsing dialect" in detail:  # and then all that DuckDB tried
+            detail, has_cells = _MALFORMED_CSV, False
         raise TableError(redact(detail), has_cells=has_cells) from None

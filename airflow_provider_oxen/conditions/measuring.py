@@ -59,6 +59,9 @@ class RowsWhere(RowCondition):
         except TableError as error:
             if not error.has_cells:
                 _check_names(table, expression.names, self.sql)
+                if shown and "explicit type casts" in error.describe(show=False):
+                    first = describe_sql(shown[0])
+                    error.frame(after=f" For the text of {first}, write CAST({first} AS VARCHAR)")
             elif expression.compared is not None:  # whose types differ
                 error.frame(after=" (column_matches can compare any two columns)")
             raise

@@ -31,8 +31,8 @@ def rows_where(
     :param rows: the number of rows, or the least and the most, with None for no limit: ``(5, None)``.
     :param show_rows: whether messages may show up to three rows that break the condition. False where rows are
         confidential.
-    :raises ValueError: the SQL is not one expression or holds a template, a limit is no share and no number of rows, not one is given, or
-        DuckDB is not installed.
+    :raises ValueError: the SQL is not one expression or holds a template, a limit is no share and no number of rows,
+        not one is given, ``show_rows`` is not True or False, or DuckDB is not installed.
     """
     check_duckdb("rows_where")
     if not isinstance(sql, str):
@@ -60,8 +60,9 @@ def rows_where(
 
 def no_missing_answers(column: str | None = None, *, show_rows: bool = True) -> RowCondition:
     """
-    Require that every row has an answer. One is missing if it is NULL, NaN, text with nothing but white space, or a list with
-    no value in it.
+    Require that every row has an answer.
+
+    One is missing if it is NULL, NaN, text with nothing but white space, or a list with no value in it.
 
     :param column: the column of the answers. Default: the evaluation's ``target_column``.
     :param show_rows: whether messages may name rows without an answer.

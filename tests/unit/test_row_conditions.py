@@ -239,7 +239,10 @@ def test_rows_are_not_opened_without_need() -> None:
             rows_where("nofunc(label)", at_least=0.1),
             "Scalar Function with name nofunc does not exist; the columns are intent",
         ),
-        (rows_where("length(n) > 80", at_most=0), "explicit type casts; the columns are intent VARCHAR"),
+        (
+            rows_where("length(n) > 80", at_most=0),
+            "type casts. For the text of n, write CAST(n AS VARCHAR); the columns are",
+        ),
         (rows_where("count(*) > 3", at_least=0.1), "count(*) > 3 cannot be checked: aggregate function"),
         (rows_where("error(label) IS NULL", at_least=0.1), "error(label) IS NULL cannot be checked: get_refund"),
         (rows_where("(SELECT count(*) FROM '/etc/passwd') > 0", at_least=0.1), "with name /etc/passwd does not"),
@@ -285,12 +288,12 @@ def test_confidential_rows_are_not_shown(check: Check, condition: Any, suffix: s
 
 def test_damaged_file_shows_no_confidential_row(check: Check) -> None:
     """Where the file cannot be read, one condition that hides rows hides what DuckDB says of them."""
-    hidden = check("id,label\n1,secret\n2\n", no_missing_answers(), row_count(1), suffix="csv")
-    shown = check("id,label\n1,secret\n2\n", no_missing_answers(show_rows=False), row_count(1), suffix="csv")
+    shown = check('{"id": secret}', no_missing_answers(), row_count(1), suffix="jsonl")
+    hidden = check('{"id": secret}', no_missing_answers(show_rows=False), row_count(1), suffix="jsonl")
 
-    assert str(hidden.unmet).startswith("the results cannot be read as CSV: ")
-    assert shown.unmet == "the results cannot be read as CSV: a value does not fit, which is not shown"
-    assert [fact["holds"] for fact in shown.facts] == [False, False]
+    assert str(shown.unmet).startswith("the results cannot be read as JSON lines: Malformed JSON")
+    assert hidden.unmet == "the results cannot be read as JSON lines: a value does not fit, which is not shown"
+    assert [fact["holds"] for fact in hidden.facts] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -472,12 +475,12 @@ def test_sql_of_several_columns_is_refused(check: Check) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
-def test_list_without_values_is_missing(tmp_path: Path, check: Check, suffix: str) -> None:
+def test_list_without_values_is_missing(tmp_path: Path, suffix: str) -> None:
     """A list is an answer if it has a value: not if it is empty, or has nothing but NULLs."""
     file = tmp_path / f"lists.{suffix}"
     with duckdb.connect() as connection:
         lists = "unnest([[0.5], [], [NULL], NULL, [NULL, 1.5]]) AS intent"
-        connection.execute(f"COPY (SELECT {lists}) TO '{file}' (FORMAT {'PARQUET' if suffix == 'parquet' else 'JSON'})")  # noqa: S608
+        connection.execute(f"COPY (SELECT {lists}) TO '{file}' (FORMAT {'PARQUET' if suffix == 'parquet' else 'JSON'})")
     verdict = check_all(
         [no_missing_answers()],
         EVALUATION,

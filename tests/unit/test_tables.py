@@ -201,7 +201,7 @@ def test_damaged_file_can_never_be_read(tmp_path: Path, name: str, content: byte
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.csv", ""), ("b.csv", "id,label\n"), ("a.json", "[]"), ("b.json", ""), ("c.jsonl", ""), ("d.jsonl", "\n\n")],
+    [("b.csv", "id,label\n"), ("a.json", "[]")],
 )
 def test_file_without_rows_has_none(tmp_path: Path, name: str, content: str) -> None:
     """A file without rows is no damaged one."""
@@ -209,6 +209,53 @@ def test_file_without_rows_has_none(tmp_path: Path, name: str, content: str) -> 
 
     with _open(tmp_path / name) as table:
         assert table.row_count == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", ""), ("b.json", " "), ("c.jsonl", ""), ("d.jsonl", "\n\n"), ("e.parquet", "")]
+)
+def test_empty_file_is_said_to_be_empty(tmp_path: Path, name: str, content: str) -> None:
+    """Without any text, there are no columns to name."""
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(TableError) as caught, _open(tmp_path / name):
+        pass
+
+    assert caught.value.describe(show=False).endswith(": the file is empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "few.csv",
+            b"id,label\n1,x\n2\n",
+            "CSV: a row has more or fewer cells than the heading, a quote is not closed,",
+        ),
+        (
+            "open.tsv",
+            b'id\tlabel\n1\t"x\n',
+            "TSV: a row has more or fewer cells than the heading, a quote is not closed,",
+        ),
+        ("wide.csv", "id,label\n1,x\n".encode("utf-16"), "or the file is not in UTF-8"),
+        (
+            "cut.jsonl",
+            b'{"id": 1}\n{"id',
+            "JSON lines: Malformed JSON the file, at byte 5 in line 3: unexpected end of data",
+        ),
+        ("text.parquet", b"hello, this is no parquet file", "Parquet: No magic bytes found at end of the file"),
+    ],
+)
+def test_damage_is_said_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """What DuckDB tried, and the query that we made, are of no use to anyone."""
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(TableError) as caught, _open(tmp_path / name):
+        pass
+
+    shown = caught.value.describe(show=True)
+    assert said in shown
+    assert not any(word in shown for word in ("LINE 1", "search space", "SELECT"))
 
 
 @pytest.fixture
