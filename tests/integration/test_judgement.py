@@ -26,7 +26,7 @@ from airflow_provider_oxen.reactions import OxenConditionFailedError, OxenHubUnr
 from airflow_provider_oxen.testing import Answers, Disconnect, Fault, LocalHub, Meanwhile, Respond, Scenario
 from tests.support.airflow import AirflowFailException, AirflowSkipException
 from tests.support.starts import WAYS as OPERATOR_WAYS
-from tests.support.starts import FakeStore, StartingTaskInstance, run_operator
+from tests.support.starts import StartingTaskInstance, run_operator
 from tests.support.tasks import WAYS, WAYS_TO_GO_ON, FakeTaskInstance, Result, add_evaluation, run_task
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_operator_judges_what_it_started(hub: LocalHub, way: str) -> None:
     hub.on_start = Scenario(seconds=0.3, rows=100, answers=SOME_WRONG)
     ti = StartingTaskInstance()
 
-    ended = run_operator(way, ti, FakeStore(), conditions=THREE, auto_commit=True, target_branch="main")
+    ended = run_operator(way, ti, None, conditions=THREE, auto_commit=True, target_branch="main")
 
     assert isinstance(ended.raised, AirflowFailException)
     assert str(ended.raised).startswith("Condition not met: intent = label holds for 84 of 100 rows (84 %)")
