@@ -2,9 +2,10 @@
 ``make test-matrix``: the tests on every supported Airflow, with the oldest and the newest of what else is needed.
 
 Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``, and the rows run side by side. What can
-differ by Airflow or an HTTP library is tested in all of them: ``tests/integration``. The modules that ``tests/unit`` is
-about import neither, so those tests run once for each Python and kind of dependencies, in the first row that has both.
-Then those rows that say so run gates and the example DAGs in a real Airflow, one after the other.
+differ by Airflow is tested in all of them: most of ``tests/integration``. What only Python or an HTTP library can
+change, ``tests/unit`` and the files in ``_WITHOUT_AIRFLOW``, is tested once for each Python and kind of dependencies,
+in the first row that has both. Then those rows that say so run gates and the example DAGs in a real Airflow, one after
+the other.
 With ``--update``, the table in the README is written again from the results.
 """
 
@@ -29,6 +30,20 @@ BEGIN, END = "<!-- written by make test-matrix UPDATE=1 -->", "<!-- end of what 
 _FOLDER = ROOT / ".venv" / "matrix"
 #: How long the tests of one row may take, in seconds: many times what they do, so that only what hangs is ended.
 _LIMIT_SECONDS = 1200
+
+
+#: Tests of how the hub is talked to, and of the local hub.
+_WITHOUT_AIRFLOW = [
+    f"tests/integration/test_{name}.py"
+    for name in (
+        *("connecting", "download", "local_hub", "local_hub_files", "local_hub_start"),
+        *("raw_responses", "sent_once", "transports"),
+    )
+]
+_PATHS = {
+    "unit": ["tests/unit", *_WITHOUT_AIRFLOW],
+    "integration": ["tests/integration", *(f"--ignore={path}" for path in _WITHOUT_AIRFLOW)],
+}
 
 
 @dataclass
@@ -116,7 +131,7 @@ def main() -> int:
 def table(rows: list[Row]) -> str:
     """Write the results of all rows as a table in Markdown."""
     lines = [
-        "| Airflow | Python | dependencies | pure modules | with Airflow and HTTP | in a real Airflow |",
+        "| Airflow | Python | dependencies | without Airflow | with Airflow | in a real Airflow |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -150,7 +165,7 @@ def _install_and_test(row: Row) -> None:
     else:
         for kind in row.kinds:
             if kind != "system" and not row.failure:
-                _test(row, kind, f"tests/{kind}")
+                _test(row, kind, *_PATHS[kind])
 
 
 def _install(row: Row) -> None:
