@@ -302,6 +302,6 @@ def _raising_ours(redact: Callable[[str], str], reading: str | None = None) -> I
             first_lines(error, 3 if is_damaged else 1),
         )
         has_cells = isinstance(error, (duckdb.DataError, duckdb.InvalidInputException))
-        if "detect the CSV parsing dialect" in detail:  # and then all that DuckDB tried
+        if "automatically detect the CSV" in detail:  # and then all that DuckDB tried
             detail, has_cells = _MALFORMED_CSV, False
         raise TableError(redact(detail), has_cells=has_cells) from None
