@@ -31,11 +31,11 @@ from airflow_provider_oxen.exceptions import (
     OxenNoResultsError,
     OxenTransientError,
 )
-from airflow_provider_oxen.files import FileMeta
+from airflow_provider_oxen.files import HOW_TO_COMMIT, FileMeta
 from airflow_provider_oxen.messages import describe_duration
 from airflow_provider_oxen.parameters import parse_optional_seconds
 from airflow_provider_oxen.redaction import one_line
-from airflow_provider_oxen.refs import FileRef
+from airflow_provider_oxen.refs import EvaluationRef, FileRef
 from airflow_provider_oxen.retries import Retries
 
 if TYPE_CHECKING:
@@ -122,24 +122,18 @@ class Downloader:
         to = directory / ref.path.rpartition("/")[2]
         call = _build_call(ref, evaluation)
         _check_target(to)
-        if results.version is not None:
-            meta = self._retry(ref, lambda: self._client.ask(call))
-            size, _ = self._download(ref, to, size=meta.size)
-            return DownloadedResults(to, ref.path, ref.version, size)
-        call = replace(
-            call,
-            check=f"that the evaluation was started with auto_commit=True, and that branch {ref.version!r} still has "
-            "its results",
-        )
+        if results.version is None:
+            check = f"that the evaluation was started with auto_commit=True, and that branch {ref.version!r} still has "
+            call = replace(call, check=f"{check}its results")
         meta = self._retry(ref, lambda: self._client.ask(call))
-        _check_time(ref, evaluation, meta)
-        if meta.latest_commit is not None:
+        if results.version is None:
+            _check_time(ref, evaluation, meta)
+            if meta.latest_commit is None:  # something else may be committed meanwhile, of another size
+                size, revision = self._download(ref, to, needs_revision=True)
+                return DownloadedResults(to, ref.path, revision or "", size)
             ref = replace(ref, version=meta.latest_commit)
-            size, _ = self._download(ref, to, size=meta.size)
-            return DownloadedResults(to, ref.path, ref.version, size)
-        # Something else may be committed meanwhile, of another size.
-        size, revision = self._download(ref, to, needs_revision=True)
-        return DownloadedResults(to, ref.path, revision or "", size)
+        size, _ = self._download(ref, to, size=meta.size)
+        return DownloadedResults(to, ref.path, ref.version, size)
 
     def _retry(self, ref: FileRef, attempt: Callable[[], T]) -> T:
         """Try until it works, or until the window is over."""
@@ -202,11 +196,11 @@ class Downloader:
 
 
 def _name(evaluation: Evaluation) -> str:
-    return f"evaluation {evaluation.id} of {evaluation.namespace}/{evaluation.repo_name}"
+    return str(EvaluationRef(evaluation.namespace or "", evaluation.repo_name or "", evaluation.id))
 
 
 def _build_call(ref: FileRef, evaluation: Evaluation) -> Call[FileMeta]:
-    """Build the call that describes the results. Their path and version are the hub's: nobody here can correct them."""
+    """Build the call that describes the results. Their path and version are the hub's: no user can correct them."""
     problem = ""
     try:
         call = build_get_file_meta(ref)
@@ -248,8 +242,7 @@ def _check_time(ref: FileRef, evaluation: Evaluation, meta: FileMeta) -> None:
         )
     if meta.committed_at < began_at.replace(microsecond=0):
         raise OxenNoResultsError(
-            f"{ref} was last changed before the evaluation began, so its results were not committed: start it with "
-            "auto_commit=True and target_branch, or commit them on its page",
+            f"{ref} was last changed before the evaluation began, so its results were not committed: {HOW_TO_COMMIT}",
             request=_name(evaluation),
         )
 

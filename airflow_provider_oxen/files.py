@@ -15,7 +15,10 @@ from airflow_provider_oxen import values
 from airflow_provider_oxen.protocol import GOOD_ENVELOPES, ContractError, decode_object
 from airflow_provider_oxen.redaction import redact
 
-__all__ = ["EvaluationResults", "FileMeta", "find_results", "parse_file_meta"]
+__all__ = ["HOW_TO_COMMIT", "EvaluationResults", "FileMeta", "find_results", "parse_file_meta"]
+
+#: What to do about results that were not committed, as the end of a sentence.
+HOW_TO_COMMIT = "start it with auto_commit=True and target_branch, or commit them on its page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,7 @@ def find_results(
         problem = f"the evaluation has not completed (its status is {unfinished!r}), so there are no results to read"
     elif version is None and branch is None:
         problem = (
-            "the evaluation was started without auto_commit=True, so its results were not committed: start it with "
-            "auto_commit=True and target_branch, or commit them on its page"
+            f"the evaluation was started without auto_commit=True, so its results were not committed: {HOW_TO_COMMIT}"
         )
     elif path is None:
         problem = "the hub does not say which file holds the results of the evaluation"

@@ -25,7 +25,7 @@ from airflow_provider_oxen.content import check_size, decode_content
 from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnreachableError
 from airflow_provider_oxen.protocol import Call, Response, build_headers, parse_response
 from airflow_provider_oxen.transport import read_headers, sync_session
-from airflow_provider_oxen.transport_errors import requests_table, translate
+from airflow_provider_oxen.transport_errors import is_of_requests, requests_table, translate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -141,10 +141,7 @@ class _Reader:
         )
 
     def _translate(self, error: BaseException) -> BaseException:
-        import requests
-        import urllib3
-
-        if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)):
+        if is_of_requests(error):
             return translate(error, requests_table(), self._call, self._config, None)
         return error
 
@@ -171,7 +168,7 @@ class _Reader:
 
     def _read_block(self, response: requests.Response) -> bytes:
         block = bytearray()
-        # read1 returns what has come: a thread that nobody waits for any more notices it between two drops.
+        # read1 returns what has come: a thread that is no longer waited for notices it between two drops.
         while not self._was_left and len(block) < BLOCK_BYTES:
             drop = response.raw.read1(BLOCK_BYTES - len(block), decode_content=False)
             if not drop:

@@ -32,7 +32,7 @@ from airflow_provider_oxen.exceptions import OxenUnreachableError
 from airflow_provider_oxen.protocol import Call, Response, build_headers
 from airflow_provider_oxen.sent_once import SentOnce, trace_connections, watch_connections
 from airflow_provider_oxen.time_limit import TimeLimit, run_within
-from airflow_provider_oxen.transport_errors import aiohttp_table, requests_table, translate
+from airflow_provider_oxen.transport_errors import aiohttp_table, is_of_requests, requests_table, translate
 from airflow_provider_oxen.version_compat import airflow_version
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ def send(
     :raises OxenUnknownEffectError: a call that is not repeatable was sent, and no whole response came.
     """
     import requests
-    import urllib3
 
     give_up_at_monotonic = time.monotonic() + config.timeout_seconds
     once = None if call.repeatable else SentOnce(before_sending)
@@ -184,8 +183,7 @@ def send(
     except Exception as error:
         if once is not None and once.prevented_by is not None:
             raise once.prevented_by from None
-        known = isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError))
-        if once is None and not known:
+        if once is None and not is_of_requests(error):
             raise
         raise translate(error, requests_table(), call, config, once) from None
 

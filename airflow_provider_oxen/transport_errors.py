@@ -25,7 +25,7 @@ from airflow_provider_oxen.exceptions import (
 from airflow_provider_oxen.protocol import Call, as_unknown_effect
 from airflow_provider_oxen.sent_once import SentOnce
 
-__all__ = ["aiohttp_table", "requests_table", "translate"]
+__all__ = ["aiohttp_table", "is_of_requests", "requests_table", "translate"]
 
 #: There is no such name. A resolver that cannot be reached has another number.
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -67,6 +67,14 @@ def requests_table() -> _Table:
         (urllib3.exceptions.DecodeError, _broken_off),
         (BaseException, _no_connection),
     )
+
+
+def is_of_requests(error: BaseException) -> bool:
+    """Say whether requests, or what it is built on, raises such an exception; any other is a mistake of ours."""
+    import requests
+    import urllib3
+
+    return isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError))
 
 
 def aiohttp_table() -> _Table:

@@ -192,8 +192,9 @@ async def store_result(trigger: BaseTrigger, evaluation: Evaluation, *, do_xcom_
         if task is not None and task.start_trigger_args and not may_end_in_triggerer(task, trigger.log):
             return False
         if do_xcom_push:
+            result = evaluation.to_dict()
             for key in EVALUATION_KEYS:
-                await storage_compat.store_xcom(ti, key, evaluation.to_dict())
+                await storage_compat.store_xcom(ti, key, result)
             await storage_compat.store_xcom(ti, RESULTS_KEY, JudgedResults.of(evaluation).to_dict())
     except Exception as error:  # noqa: BLE001  # a worker can do it, whatever it is
         trigger.log.warning("A worker ends this task, because its result could not be stored from here: %r", error)

@@ -174,7 +174,7 @@ def test_no_xcom_where_none_is_wanted(hub: LocalHub) -> None:
 
 
 def test_rows_are_those_that_were_judged_though_the_branch_moves_on(hub: LocalHub) -> None:
-    """Somebody commits other rows right after the evaluation's commit."""
+    """Another person commits other rows right after the evaluation's commit."""
     evaluation_id = add_evaluation(hub, "first poll", rows=100, answers=Answers())
     OxenHook().get_evaluation("ox", "customer-intents", evaluation_id)
     hub.add_file("ox", "customer-intents", "data/intents.parquet", [{"intent": None, "label": "x"}])
