@@ -204,9 +204,11 @@ async def async_session(config: ClientConfig, once: SentOnce | None = None) -> A
     context, user_agent = await asyncio.to_thread(_prepare, config)
     import aiohttp
 
+    from airflow_provider_oxen.aiohttp_connector import PromptConnector
+
     limit = TimeLimit(config.timeout_seconds)
     connections = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=config.max_connections, ssl=context),
+        connector=PromptConnector(limit=config.max_connections, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent, **build_headers(config)},
         timeout=aiohttp.ClientTimeout(),  # none: the limit is ours
@@ -279,13 +281,10 @@ async def _exchange(
         options["headers"] = headers
     with session.limit.running():
         response = await session.connections.request(call.method, url, allow_redirects=False, **options)
-        transport = response.connection and response.connection.transport
         try:
             check_headers(call, response.raw_headers, response.headers.get("Transfer-Encoding"))
             body = await _read_body(call, response)
         except BaseException:
-            if transport:
-                transport.abort()  # over TLS, a close waits for the hub's
             response.close()
             raise
     if encoding := response.headers.get("Content-Encoding"):
@@ -308,9 +307,10 @@ async def _read_body(call: Call[Any], response: aiohttp.ClientResponse) -> bytes
 
 def _prepare(config: ClientConfig) -> tuple[ssl.SSLContext | bool, str]:
     """Import what a wait on an event loop will need; make the TLS settings (True: no TLS) and the user agent."""
-    import aiohttp  # noqa: F401
     import msgspec  # noqa: F401
     import pendulum  # noqa: F401
+
+    import airflow_provider_oxen.aiohttp_connector  # noqa: F401
 
     needed = any((address or "").startswith("https:") for address in (config.base_url, config.proxy))
     context = ssl_context(config) if needed else True

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from airflow_provider_oxen.connecting import connect_to_first
-from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnreachableError
+from airflow_provider_oxen.exceptions import OxenInvalidResponseError, OxenUnknownEffectError, OxenUnreachableError
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.protocol import Call
 from airflow_provider_oxen.testing import LocalHub
@@ -231,21 +231,34 @@ def https_proxy(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
         yield f"https://127.0.0.1:{port}", heads
 
 
-def test_response_that_is_not_read_leaves_no_connection_behind(transport: str, authority: Authority) -> None:
+@pytest.mark.parametrize("call", [Call("GET", "/api/x", lambda body, _: body), POST], ids=["repeatable", "sent once"])
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", b"{}"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n", OxenInvalidResponseError),
+    ],
+    ids=["that is the last", "that is not read"],
+)
+def test_response_leaves_no_connection_behind(
+    transport: str, authority: Authority, call: Call[bytes], response: bytes, expected: Any
+) -> None:
     """Over TLS, a connection is closed without waiting for a hub that does not close its side."""
+    if call is POST and expected is OxenInvalidResponseError:
+        expected = OxenUnknownEffectError
     context, done = authority.server(), threading.Event()
 
     def serve(plain: socket.socket) -> None:
         with contextlib.suppress(OSError), plain, context.wrap_socket(plain, server_side=True) as client:
             client.recv(65_536)
-            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
+            client.sendall(response)
             done.wait(10)
 
     with serve_each(serve) as port, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = make_config(f"https://127.0.0.1:{port}", verify=str(authority.file))
 
-        assert outcome(transport, config) is OxenInvalidResponseError
+        assert outcome(transport, config, [call]) == expected
         gc.collect()
         done.set()
 
