@@ -18,13 +18,12 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it up)
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev ## Run the tests, except those with commands of their own
+test: $(VENV)/.dev ## Run the tests that need no Airflow of their own: about 8 minutes
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" --durations 15
 	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest --durations 15 tests/system/test_gates.py
 
-test-system: $(VENV)/.dev ## Run the other tests in a real Airflow: killed and busy processes, the demonstration, the tutorial
-	$(BIN)/python -m pytest --durations 15 tests/system --ignore tests/system/test_gates.py
+test-system: $(VENV)/.dev ## Run gates in a real Airflow: all ways to wait, killed and busy processes, the demonstration, the tutorial
+	$(BIN)/python -m pytest --durations 15 tests/system
 
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
 	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)
