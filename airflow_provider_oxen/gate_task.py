@@ -122,9 +122,9 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
 
             check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
             if self.started_here and needs_rows(parse_conditions(self.conditions)):
-                from airflow_provider_oxen.start_request import check_commit
+                from airflow_provider_oxen.start_request import check_can_be_judged
 
-                check_commit(vars(self))
+                check_can_be_judged(vars(self))
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """

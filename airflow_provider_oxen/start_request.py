@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen.parameters import (
@@ -24,7 +25,7 @@ __all__ = [
     "SENT",
     "StartRequest",
     "build_request",
-    "check_commit",
+    "check_can_be_judged",
     "check_fields",
     "check_literals",
     "check_settings",
@@ -173,16 +174,24 @@ def check_fields(arguments: Mapping[str, Any], *, are_rendered: bool = False) ->
             raise ValueError(f"{name} must be a whole number, 1 or more, but is {number!r}")
 
 
-def check_commit(arguments: Mapping[str, Any]) -> None:
+def check_can_be_judged(arguments: Mapping[str, Any]) -> None:
     """
-    Refuse conditions on rows where the results are not committed: the evaluation would be paid for, and never judged.
+    Refuse conditions on rows where results are not committed, or not read: they would be paid for, and never judged.
 
-    :param arguments: of the operator, by name.
-    :raises ValueError: they are not.
+    :param arguments: of the operator, by name. What a template will be is not checked.
+    :raises ValueError: it is so.
     """
     body = arguments.get("body")
-    if isinstance(body, Mapping | None) and not _find_fields(arguments)["auto_commit"]:
+    if not isinstance(body, Mapping | None):
+        return
+    fields = _find_fields(arguments)
+    if not fields["auto_commit"]:
         raise ValueError("conditions on rows need auto_commit=True: otherwise there are no results to read")
+    from airflow_provider_oxen.table_formats import find_format
+
+    path = fields["target_path"] or arguments["path"]
+    if isinstance(path, str) and is_known(path) and isinstance(problem := find_format(PurePath(path).suffix), str):
+        raise ValueError(problem)
 
 
 def build_request(arguments: Mapping[str, Any], *, default_name: str) -> StartRequest:

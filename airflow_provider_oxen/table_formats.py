@@ -10,9 +10,9 @@ from airflow_provider_oxen.locked_duckdb import quote_name, quote_text
 
 __all__ = [
     "AS_WRITTEN",
-    "FORMATS",
     "ROWS",
     "Format",
+    "find_format",
     "find_same_names",
     "may_be_renamed",
     "top_names",
@@ -91,6 +91,14 @@ FORMATS = {
     "ndjson": Format("JSON lines", "read_json", f"format='newline_delimited', {_JSON}"),
     "json": Format("JSON", "read_json", f"format='auto', {_JSON}", memory_limit="320MB"),
 }
+
+
+def find_format(suffix: str) -> Format | str:
+    """Return the format of the files with a suffix, in any case; a text where there is none: what is wrong."""
+    form = FORMATS.get(suffix.lower().removeprefix("."))
+    return (
+        form or f"conditions on rows can read {', '.join(FORMATS)}, but the results are in a file ending in {suffix!r}"
+    )
 
 
 def may_be_renamed(columns: Iterable[str]) -> bool:

@@ -29,9 +29,9 @@ from airflow_provider_oxen.locked_duckdb import connect, quote_name, run
 from airflow_provider_oxen.redaction import one_line
 from airflow_provider_oxen.table_formats import (
     AS_WRITTEN,
-    FORMATS,
     ROWS,
     Format,
+    find_format,
     find_same_names,
     may_be_renamed,
     top_names,
@@ -176,10 +176,9 @@ def open_table(file: Path, suffix: str, *, redact: Callable[[str], str]) -> Iter
     :raises TableError: the format is another, or the file is damaged.
     :raises OSError: the file is not there.
     """
-    form = FORMATS.get(suffix.lower().removeprefix("."))
-    if form is None:
-        known = ", ".join(FORMATS)
-        raise TableError(f"conditions on rows can read {known}, but the results are in a file ending in {suffix!r}")
+    form = find_format(suffix)
+    if isinstance(form, str):
+        raise TableError(form)
     with tempfile.TemporaryDirectory(prefix="oxen-rows-") as folder:
         link = Path(folder) / "rows"
         link.symlink_to(file.resolve(strict=True))

@@ -115,6 +115,14 @@ def ends(oxen_hub: LocalHub, way: str, **scenario: Any) -> None:
             {"conditions": [row_count(5)], "auto_commit": True, "body": {"auto_commit": False}},
             "conditions on rows need auto_commit=True",
         ),
+        (
+            {"conditions": row_count(5), "auto_commit": True, "path": "data/rows.txt"},
+            r"conditions on rows can read parquet, .*, but the results are in a file ending in '\.txt'",
+        ),
+        (
+            {"conditions": row_count(5), "auto_commit": True, "target_path": "out/rows.csv.gz"},
+            r"but the results are in a file ending in '\.gz'",
+        ),
         ({"start_from_trigger": True}, "start_from_trigger cannot be used here: an evaluation is started on a worker"),
     ],
 )
@@ -124,7 +132,16 @@ def test_what_can_never_work_is_refused_when_the_dag_is_parsed(arguments: dict[s
         make_operator(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"auto_commit": True}, {"body": {"auto_commit": True}}, {"body": "{{ x }}"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"auto_commit": True},
+        {"body": {"auto_commit": True}},
+        {"body": "{{ x }}"},
+        {"auto_commit": True, "target_path": "{{ ds }}"},
+        {"auto_commit": True, "path": "rows.txt", "target_path": "out.CSV"},
+    ],
+)
 def test_conditions_on_rows_are_allowed_where_results_may_be_committed(arguments: dict[str, Any]) -> None:
     """The argument says so, the body does, or a template may."""
     assert make_operator(conditions=no_missing_answers(), **arguments)
@@ -180,6 +197,14 @@ MAPPED: dict[str, Any] = {
         ({"sample_count": 10}, "sample_count needs is_sample=True"),
         ({"batch_size": -1}, "batch_size must be a whole number"),
         ({"wait_for_completion": False, "soft_fail": True}, "soft_fail has no meaning with wait_for_completion=False"),
+        (
+            {"conditions": row_count(5), "auto_commit": True, "path": "data/rows.txt"},
+            r"conditions on rows can read parquet, .*, but the results are in a file ending in '\.txt'",
+        ),
+        (
+            {"conditions": row_count(5), "auto_commit": True, "target_path": "out/rows.csv.gz"},
+            r"but the results are in a file ending in '\.gz'",
+        ),
         ({"start_from_trigger": True}, "start_from_trigger cannot be used here: an evaluation is started on a worker"),
     ],
 )
