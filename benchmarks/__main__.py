@@ -53,6 +53,7 @@ SECTIONS = {
     "poll_schedule": Section("Polls against detection delay", 180),
     "cost": Section("CPU, memory and connections of a wait", 360),
     "scale": Section("1,000 to 10,000 waits", 420),
+    "failover": Section("10,000 waits taken over", 300),
     "parsing": Section("Parsing a DAG file", 240),
     "judging": Section("Judging the rows of results", 600),
     "end_to_end": Section("End to end, in a real Airflow", 360),

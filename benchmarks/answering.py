@@ -8,9 +8,11 @@ what it does:
 ``still-…``           running, no row moves
 ``moving-…``          running, each response has more rows than the one before
 ``ends-<time>-…``     running, and completed once ``time.monotonic()``, which processes share, has come to ``<time>``
+``short-…``           running, and completed at every eighth poll
 ====================  ================================================================================================
 
-dbt Cloud's job runs, at ``/api/v2/accounts/…``, never end. It writes counts to standard output, one line of JSON for
+dbt Cloud's job runs, at ``/api/v2/accounts/…``, never end, but those with a number of seven digits, which end as the
+``short`` ones do. It writes counts to standard output, one line of JSON for
 each line that comes in on standard input; its end stops the server.
 """
 
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Server", "pin", "running"]
+__all__ = ["SHORT_POLLS", "Server", "pin", "running"]
 
 #: An evaluation with each field of the contract and a prompt as people write them: about 1.3 KB.
 _EVALUATION = {
@@ -60,7 +63,7 @@ _EVALUATION = {
     "target_column": "intent",
     "target_path": "data/intents.parquet",
 }
-#: A job run of dbt Cloud's API v2 with its main fields, of about the same size. Status 3 is "running".
+#: A job run of dbt Cloud's API v2 with its main fields, of about the same size. Status 3 is "running", 10 is "success".
 _JOB_RUN = {
     "status": {"code": 200, "is_success": True, "user_message": "Success!", "developer_message": ""},
     "data": {
@@ -109,6 +112,8 @@ _JOB_RUN = {
     },
 }
 _TOTAL = 1_000_000
+#: The poll at which a short evaluation or job run has ended.
+SHORT_POLLS = 8
 
 
 class _Counts:
@@ -116,8 +121,16 @@ class _Counts:
         self.polls = 0
         self.connections = 0
         self.open = 0
+        self.most_open = 0
+        self.first_polled: dict[str, float] = {}
         self.last_polled: dict[str, float] = {}
         self.longest_gap: dict[str, float] = {}
+        self.short_polls: Counter[str] = Counter()
+
+    def is_last(self, short_id: str) -> bool:
+        """Count a poll of a short evaluation, and tell whether it is the one that sees its end."""
+        self.short_polls[short_id] += 1
+        return self.short_polls[short_id] % SHORT_POLLS == 0
 
 
 class _Protocol(asyncio.Protocol):
@@ -134,6 +147,7 @@ class _Protocol(asyncio.Protocol):
         self._transport = transport
         self._counts.connections += 1
         self._counts.open += 1
+        self._counts.most_open = max(self._counts.most_open, self._counts.open)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._counts.open -= 1
@@ -153,7 +167,13 @@ class _Protocol(asyncio.Protocol):
         if self._transport is None:
             return
         self._counts.polls += 1
-        body = _JOB_RUN_BODY if target.startswith("/api/v2/") else self._evaluation(target.rpartition("/")[2])
+        self._counts.first_polled.setdefault(target, time.monotonic())
+        if target.startswith("/api/v2/"):
+            run_id = target.partition("?")[0].rstrip("/").rpartition("/")[2]
+            ended = len(run_id) == 7 and self._counts.is_last(run_id)
+            body = _JOB_RUN_BODIES[ended]
+        else:
+            body = self._evaluation(target.rpartition("/")[2])
         self._transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
             b"x-oxen-request-id: F0123456789\r\nCache-Control: no-store\r\n"
@@ -168,7 +188,9 @@ class _Protocol(asyncio.Protocol):
             counts.longest_gap[evaluation_id] = now - before
         kind, _, rest = evaluation_id.partition("-")
         processed = counts.polls if kind == "moving" else 420_000
-        ended = kind == "ends" and now >= float(rest.partition("-")[0])
+        ended = (kind == "ends" and now >= float(rest.partition("-")[0])) or (
+            kind == "short" and counts.is_last(evaluation_id)
+        )
         return _EVALUATION_BODY % (
             evaluation_id.encode(),
             b"completed" if ended else b"running",
@@ -184,7 +206,11 @@ def _evaluation_body() -> bytes:
 
 
 _EVALUATION_BODY = _evaluation_body()
-_JOB_RUN_BODY = json.dumps(_JOB_RUN).encode()
+#: By whether the job run has ended.
+_JOB_RUN_BODIES = {
+    ended: json.dumps({**_JOB_RUN, "data": {**_JOB_RUN["data"], "status": 10 if ended else 3}}).encode()
+    for ended in (False, True)
+}
 
 
 class Server:
@@ -196,8 +222,12 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def counts(self) -> dict[str, Any]:
-        """Return ``polls`` and ``connections`` so far, and how many are ``open``."""
+        """Return ``polls`` and ``connections`` so far, how many are ``open``, and ``most_open`` at a time."""
         return self._ask("counts")
+
+    def first_polls(self) -> list[float]:
+        """Return when each evaluation or job run was polled for the first time, by ``time.monotonic()``, in order."""
+        return self._ask("firsts")
 
     def gaps(self, *, forget: bool = False) -> dict[str, float]:
         """Return the longest time between two polls of each evaluation, in seconds."""
@@ -253,7 +283,10 @@ async def _serve(delay: float, tls: ssl.SSLContext | None) -> None:
     def report() -> None:
         for line in sys.stdin:
             if line == "counts\n":
-                counted: Any = {"polls": counts.polls, "connections": counts.connections, "open": counts.open}
+                names = ("polls", "connections", "open", "most_open")
+                counted: Any = {name: getattr(counts, name) for name in names}
+            elif line == "firsts\n":
+                counted = sorted(counts.first_polled.values())
             else:
                 counted = dict(counts.longest_gap)
                 if line == "forget\n":

@@ -1,8 +1,9 @@
 """
 A process that waits in one of several ways, as a triggerer would, and reports what that cost.
 
-Started by :mod:`benchmarks.cost` and :mod:`benchmarks.scale`, which send it commands on standard input, one line of
-JSON each, and read what it measured on standard output. Airflow's logging is set up as in a triggerer's process.
+Started by :mod:`benchmarks.cost`, :mod:`benchmarks.scale` and :mod:`benchmarks.failover`, which send it commands on
+standard input, one line of JSON each, and read what it measured on standard output. Airflow's logging is set up as in a
+triggerer's process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ __all__ = ["SUBJECTS", "Waiter", "running", "serve_commands", "set_up_logging"]
 #: Who waits. ``oxen_moving`` is ours for evaluations that progress at every poll, and so write a log line each time.
 SUBJECTS = ("bare", "oxen", "oxen_moving", "dbt", "http")
 
+#: From here on, the numbers of waits are those of evaluations that soon end.
+_SHORT = 1_000_000
+
 _Wait = Callable[[int], Awaitable[None]]
+
+
+def _name(number: int, kind: str = "still") -> str:
+    """Return the id of an evaluation, which tells the server what it does."""
+    return f"{'short' if number >= _SHORT else kind}-{number}"
 
 
 @asynccontextmanager
@@ -37,7 +46,7 @@ async def _bare(url: str, interval: float) -> AsyncIterator[_Wait]:
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer key"}) as session:
 
         async def wait(number: int) -> None:
-            address = f"{url}/api/repos/ox/r/evaluations/still-{number}"
+            address = f"{url}/api/repos/ox/r/evaluations/{_name(number)}"
             while True:
                 async with session.get(address) as response:
                     document = json.loads(await response.read())
@@ -103,7 +112,7 @@ def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
 
 
 def _oxen(_url: str, interval: float, kind: str = "still") -> Any:
-    return _triggers(lambda number: _make_oxen(f"{kind}-{number}", interval, interval))
+    return _triggers(lambda number: _make_oxen(_name(number, kind), interval, interval))
 
 
 def _dbt(url: str, interval: float) -> Any:
@@ -138,7 +147,7 @@ def _http(url: str, interval: float) -> Any:  # noqa: ARG001
         lambda number: HttpEventTrigger(
             response_check_path="benchmarks.response_check.has_completed",
             http_conn_id="http_bench",
-            endpoint=f"/api/repos/ox/r/evaluations/still-{number}",
+            endpoint=f"/api/repos/ox/r/evaluations/{_name(number)}",
             poll_interval=interval,
         )
     )
@@ -204,6 +213,34 @@ class _Commands:
             gc.unfreeze()
             _end(loop, tasks, context)
 
+    def whole(self, *, subject: str, url: str, waits: int, interval: float, first: int) -> Iterator[Any]:
+        """
+        Wait for so many evaluations that soon end, from the start of each wait to its end.
+
+        :param first: number of the first, so that no round meets another's.
+        """
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            context = _waits(subject, url, interval)
+            wait = loop.run_until_complete(context.__aenter__())
+            loop.run_until_complete(wait(_SHORT + first))  # with what the first wait imports
+
+            async def all_waits() -> None:
+                for number in range(1, waits + 1):  # spread over one interval
+                    tasks.append(asyncio.ensure_future(wait(_SHORT + first + number)))
+                    await asyncio.sleep(interval / waits)
+                await asyncio.gather(*tasks)
+
+            gc.collect()
+            gc.freeze()
+            cpu = time.process_time()
+            loop.run_until_complete(all_waits())
+            yield {"cpu_seconds": time.process_time() - cpu}
+        finally:
+            gc.unfreeze()
+            _end(loop, tasks, context)
+
     def memory(self, *, subject: str, url: str, steps: list[int], interval: float) -> Iterator[Any]:
         """Add waits step by step; report the resident memory before any and after each step."""
         loop = asyncio.new_event_loop()
@@ -257,6 +294,51 @@ class _Commands:
             _check(tasks)
             yield {"tracked_a_wait": (len(gc.get_objects()) - before) / (waits - 50), "least_ms": min(took)}
         finally:
+            _end(loop, tasks, context)
+
+    def failover(self, *, subject: str, url: str, waits: int, interval: float) -> Iterator[Any]:
+        """
+        Begin so many waits as a triggerer does that takes them over, in a process that has not waited before.
+
+        Yields, shortly before the second poll of the first wait, what happened until then.
+        """
+        from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+
+        look_ups = 0
+        read = EnvironmentVariablesBackend.get_conn_value
+
+        def count(*args: Any, **named: Any) -> Any:
+            nonlocal look_ups
+            look_ups += 1
+            return read(*args, **named)
+
+        EnvironmentVariablesBackend.get_conn_value = count
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            context = _waits(subject, url, interval)
+            wait = loop.run_until_complete(context.__aenter__())
+
+            async def begin() -> None:
+                for number in range(waits):
+                    # Airflow lets others run twice for each trigger that it makes.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    tasks.append(asyncio.ensure_future(wait(number)))
+
+            began, cpu = time.monotonic(), time.process_time()
+            loop.run_until_complete(begin())
+            loop.run_until_complete(asyncio.sleep(began + interval * 0.9 - time.monotonic()))
+            failed = [repr(task.exception()) for task in tasks if task.done() and task.exception()]
+            yield {
+                "began": began,
+                "cpu_seconds": time.process_time() - cpu,
+                "look_ups": look_ups,
+                "failed": len(failed),
+                "first_failures": failed[:3],
+            }
+        finally:
+            EnvironmentVariablesBackend.get_conn_value = read
             _end(loop, tasks, context)
 
     def scale(  # noqa: PLR0915  # one course of events
