@@ -34,7 +34,7 @@ test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser
 screenshots: $(VENV)/.ui ## Run those tests, and keep their screenshots in docs/images
 	$(BIN)/python -m pytest tests/ui --screenshots docs/images
 
-test-matrix: $(VENV)/.made ## Run the tests on every supported Airflow (UPDATE=1 writes the README's table)
+test-matrix: $(VENV)/.made ## Run the tests on every supported Airflow (UPDATE=1 writes docs/tested-with.md's table)
 	$(BIN)/python -m tests.matrix $(if $(UPDATE),--update) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
 
 package: $(VENV)/.dev ## Build sdist and wheel into dist, and check both

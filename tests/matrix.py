@@ -6,7 +6,7 @@ differ by Airflow is tested in all of them: most of ``tests/integration``. What 
 change, ``tests/unit`` and the files in ``_WITHOUT_AIRFLOW``, is tested once for each Python and kind of dependencies,
 in the first row that has both. Then those rows that say so run gates and the example DAGs in a real Airflow, one after
 the other.
-With ``--update``, the table in the README is written again from the results.
+With ``--update``, the table in ``docs/tested-with.md`` is written again from the results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "tested-with.md"
 BEGIN, END = "<!-- written by make test-matrix UPDATE=1 -->", "<!-- end of what make test-matrix writes -->"
 _FOLDER = ROOT / ".venv" / "matrix"
 #: How long the tests of one row may take, in seconds: many times what they do, so that only what hangs is ended.
@@ -97,7 +97,7 @@ MATRIX = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
-    parser.add_argument("--update", action="store_true", help="write the table in the README again")
+    parser.add_argument("--update", action="store_true", help="write the table of the documentation again")
     parser.add_argument("--jobs", type=int, default=2, help="how many environments at a time (default: %(default)s)")
     parser.add_argument(
         "--only", default="", help="the rows of one Airflow, such as 2.11, or with one kind of dependencies"
@@ -122,9 +122,9 @@ def main() -> int:
         return 1
     if options.update:
         if notes := [row for row in rows if row.note]:
-            print(f"The README is left as it is, since a Python was missing: {notes[0].note}")
+            print(f"The table is left as it is, since a Python was missing: {notes[0].note}")
             return 1
-        README.write_text(with_table(README.read_text(), table(rows)))
+        PAGE.write_text(with_table(PAGE.read_text(), table(rows)))
     return 0
 
 

@@ -28,7 +28,7 @@ import airflow_provider_oxen
 from airflow_provider_oxen.config import DEFAULT_HOST
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
-from tests.matrix import BEGIN, END, MATRIX, README
+from tests.matrix import BEGIN, END, MATRIX, PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -530,9 +530,9 @@ def test_matrix_is_what_the_classifiers_promise() -> None:
     assert pairs == sorted({(row.python, row.dependencies) for row in MATRIX})
 
 
-def test_readme_has_the_table_of_the_matrix() -> None:
-    """The README says how each row of the matrix ended, in the form that ``make test-matrix UPDATE=1`` writes."""
-    text = README.read_text()
+def test_page_has_the_table_of_the_matrix() -> None:
+    """A page says how each row of the matrix ended, in the form that ``make test-matrix UPDATE=1`` writes."""
+    text = PAGE.read_text()
     lines = text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
 
     assert len(lines) == len(MATRIX) + 2

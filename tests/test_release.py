@@ -19,7 +19,7 @@ FILES = (
 DONE = {
     "SECURITY.md": (release.OPEN, "security@example.com"),
     "docs/tutorial.md": ("[Uu]ntil the first release", ""),
-    "README.md": (r"\]\((?!https?://)|until the first release", "](https://example.com/"),
+    "README.md": (r"\]\((?!https?://)|[Uu]ntil the first release", "](https://example.com/"),
     "CHANGELOG.md": (r"(## \[Unreleased\]\n)", "\\1\n## [9.9.9] - 2026-01-02\n"),
     "airflow_provider_oxen/__init__.py": (r'__version__ = ".*"', '__version__ = "9.9.9"'),
     "tests/integration/test_trigger.py": (r"STORED = \{\n", 'STORED = {\n    "9.9.9": {},\n'),

@@ -11,8 +11,8 @@ from airflow_provider_oxen.reactions import REACTIONS, Reaction
 from airflow_provider_oxen.wait import OutcomeReason
 from tests.docs.pages import ROOT
 
-#: How the README says it in words: what each outcome is in the first column of its table.
-README_WORDS = {
+#: How the sensor's page says it: what each outcome is in the first column of its table.
+WORDS = {
     OutcomeReason.COMPLETED: r"^the evaluation completed$",
     OutcomeReason.ERRORED: r"\berrored\b",
     OutcomeReason.CANCELLED: r"\bcancelled\b",
@@ -111,12 +111,12 @@ def test_page_on_alerts_is_right_about_soft_fail() -> None:
         assert not (reaction.soft_fail_skips and reaction.may_be_retried)
 
 
-def test_readme_agrees_with_the_table_of_the_code() -> None:
-    """The README says of each outcome whether the task succeeds, fails for good or may be retried."""
-    text = section(ROOT / "README.md", "The sensor")
+def test_page_on_the_sensor_agrees_with_the_table_of_the_code() -> None:
+    """The sensor's page says of each outcome whether the task succeeds, fails for good or may be retried."""
+    text = section(ROOT / "docs/reference/sensor.md", "How a wait ends")
     (table,) = (table for table in tables(text) if table[0][1] == "the task")
 
-    for reason, words in README_WORDS.items():
+    for reason, words in WORDS.items():
         (row,) = (row for row in table[1:] if re.search(words, row[0]))
         reaction = REACTIONS[reason]
         assert ("succeeds" in row[1]) is (reaction.exception is None), row
@@ -124,9 +124,9 @@ def test_readme_agrees_with_the_table_of_the_code() -> None:
         assert ("without using `retries`" in row[1]) is (reaction.exception is not None and not reaction.may_be_retried)
 
 
-def test_readme_is_right_about_soft_fail() -> None:
-    """``soft_fail`` skips what fails, except when the failure may be retried, as the README says below its table."""
-    text = section(ROOT / "README.md", "The sensor")
+def test_page_on_the_sensor_is_right_about_soft_fail() -> None:
+    """``soft_fail`` skips what fails, except when the failure may be retried, as the page says below its table."""
+    text = section(ROOT / "docs/reference/sensor.md", "How a wait ends")
 
     assert "`soft_fail` skips the task instead of failing it, except when the failure may be retried." in text
     for reaction in REACTIONS.values():
