@@ -33,7 +33,7 @@ OTHERS = [block for block in SAMPLES if block not in TESTS and "@dag" not in blo
 CONNECTIONS = [
     pytest.param(match[1], id=str(block))
     for block in [*blocks("bash", "console"), *(Block(p, 0, "", p.read_text()) for p in [ROOT / "README.md"])]
-    for match in re.finditer(r"AIRFLOW_CONN_OXEN_DEFAULT='(.*?)'", block.text)
+    for match in re.finditer(r"AIRFLOW_CONN_OXEN_DEFAULT='(.*?)'", block.text, re.DOTALL)
 ]
 
 
@@ -128,7 +128,7 @@ def test_file_of_secrets_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_json_settings_are_json() -> None:
     """What a page gives to Airflow as JSON is valid JSON."""
-    shown = re.findall(r"_KWARGS='(.*?)'", "".join(block.text for block in blocks("bash")))
+    shown = re.findall(r"_KWARGS='(.*?)'", "".join(block.text for block in blocks("bash")), re.DOTALL)
 
     assert len(shown) >= 3
     for text in shown:
