@@ -67,12 +67,6 @@ def find_problems(root: Path) -> list[str]:
         for name in ("README.md", "docs/tutorial.md")
         if "until the first release" in (root / name).read_text().lower()
     ]
-    links = re.findall(r"\]\(([^)#]+)", (root / "README.md").read_text())
-    if relative := [target for target in links if "://" not in target]:
-        problems.append(
-            f"README.md: {len(relative)} links are relative, such as {relative[0]}, and the package index has only the "
-            "README. Make them absolute."
-        )
     if OPEN in (root / "SECURITY.md").read_text():
         problems.append(f"SECURITY.md: enter the address where it says {OPEN!r}.")
     if not any(head.startswith(f"[{version}] - ") for head in heads):

@@ -15,6 +15,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from email import message_from_bytes
 from importlib import metadata
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,11 +24,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import airflow
 import jsonschema
 import pytest
+import readme_renderer.markdown
 
 import airflow_provider_oxen
 from airflow_provider_oxen.config import DEFAULT_HOST
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
+from hatch_build import ReadmeForTheIndex, for_the_index
 from tests.matrix import BEGIN, END, MATRIX, PAGE
 
 if TYPE_CHECKING:
@@ -288,6 +291,55 @@ def test_index_would_take_both(dist: Path) -> None:
 
     assert [file.suffix for file in files] == [".whl", ".gz"]
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], check=True, capture_output=True)
+
+
+def _targets(page: str) -> list[str]:
+    """Render a page as the package index does; return where its links and pictures lead."""
+    html = readme_renderer.markdown.render(page)
+    assert html is not None
+    return re.findall(r'\b(?:href|src)="([^#].*?)"', html)
+
+
+def test_index_shows_no_relative_link(wheel: Path) -> None:
+    """What the index shows of the README has the README's words, and neither a relative link nor a relative picture."""
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA"))
+    page = message_from_bytes(zipfile.ZipFile(wheel).read(name))
+
+    assert page["Description-Content-Type"] == "text/markdown"
+    text = page.get_payload(decode=True).decode()
+    assert "OxenRunEvaluationOperator(" in text
+    assert "judges the answers" in text
+    targets = _targets(text)
+    assert "https://www.oxen.ai/" in targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+
+
+def test_index_links_to_the_tag_of_the_version() -> None:
+    """Once the repository has an address, each link and picture of the README leads to that file of that version."""
+    readme = (ROOT / "README.md").read_text()
+    ours = [target for target in _targets(readme) if not target.startswith("https://")]
+    home = "https://example.com/ox/provider"
+
+    metadata = {"version": "9.9.9", "urls": {"Source": home}}
+    ReadmeForTheIndex(str(ROOT), {}).update(metadata)
+    targets = _targets(metadata["readme"]["text"])
+
+    assert len(ours) > 20
+    assert {target for target in targets if target.startswith(home)} == {
+        f"{home}/{'raw' if target.endswith('.png') else 'blob'}/v9.9.9/{target}" for target in ours
+    }
+    assert [target for target in targets if not target.startswith("https://")] == []
+
+
+def test_index_page_keeps_what_is_not_relative() -> None:
+    """Other sites, places on the page and code stay as they are. Without an address, words stay and pictures go."""
+    kept = "[A site](https://a.example/b), [place](#y).\n\n```python\nrows[0](first)\n```\n"
+    text = f"See [the page](docs/a.md#b).\n\n![p](p.png)\n\n{kept}"
+
+    assert for_the_index(text, None, "1.0") == f"See the page.\n\n{kept}"
+    assert for_the_index(text, "https://h.example", "1.0") == (
+        f"See [the page](https://h.example/blob/v1.0/docs/a.md#b).\n\n![p](https://h.example/raw/v1.0/p.png)\n\n{kept}"
+    )
 
 
 def test_sdist_builds_the_same_wheel_as_the_source_tree(wheel: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ FILES = (
 DONE = {
     "SECURITY.md": (release.OPEN, "security@example.com"),
     "docs/tutorial.md": ("[Uu]ntil the first release", ""),
-    "README.md": (r"\]\((?!https?://)|[Uu]ntil the first release", "](https://example.com/"),
+    "README.md": ("[Uu]ntil the first release", ""),
     "CHANGELOG.md": (r"(## \[Unreleased\]\n)", "\\1\n## [9.9.9] - 2026-01-02\n"),
     "airflow_provider_oxen/__init__.py": (r'__version__ = ".*"', '__version__ = "9.9.9"'),
     "tests/integration/test_trigger.py": (r"STORED = \{\n", 'STORED = {\n    "9.9.9": {},\n'),
@@ -32,7 +32,7 @@ DONE = {
 PROBLEMS = {
     "SECURITY.md": "SECURITY.md: enter the address",
     "docs/tutorial.md": "docs/tutorial.md: remove the words",
-    "README.md": "links are relative, such as docs/",
+    "README.md": "README.md: remove the words",
     "CHANGELOG.md": "CHANGELOG.md: ",
     "tests/integration/test_trigger.py": "STORED has no trigger arguments of 9.9.9",
     "pyproject.toml": "[project.urls] has no Changelog",
