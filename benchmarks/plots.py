@@ -1,7 +1,12 @@
-"""Draw what the benchmarks measured, as SVG. Needs the dependency group ``bench``."""
+"""
+Draw what the benchmarks measured, as SVG. Needs the dependency group ``bench``.
+
+Run ``python -m benchmarks.plots`` to draw the documentation's plots again, from ``benchmarks/results.json``.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +17,14 @@ from benchmarks.traces import DURATIONS
 
 __all__ = ["connections", "cpu", "draw_all", "end_to_end", "frontier", "memory", "parsing", "scale"]
 
-#: One colour for each subject, in all plots.
+#: Lines and text. In the file it becomes the colour that goes with the page: dark on white, light on black.
+_INK = "#000001"
+_STYLE = "svg {color: #1f2328} @media (prefers-color-scheme: dark) {svg {color: #d1d7e0}}"
+#: What is drawn with it.
+_DRAWN_WITH_INK = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+#: A part that is explained beside the others has its colour, but paler.
+_PALE = 0.45
+#: One colour for each subject, in all plots. Each is read on white and on black.
 _OURS, _BARE, _DBT, _HTTP, _OTHER = "tab:red", "0.55", "tab:blue", "tab:purple", "0.75"
 _SUBJECTS = {
     "bare": ("bare loop, one shared session", _BARE),
@@ -49,21 +61,23 @@ def draw_all(sections: Mapping[str, Any], folder: Path) -> list[Path]:
 
 @contextmanager
 def _figure(path: str, rows: int = 1, columns: int = 1, **named: Any) -> Iterator[tuple[Any, Any]]:
-    """Make a figure and write it: the same numbers give the same file, and text stays text."""
+    """Make a figure and write it: the same numbers give the same file, text stays text, the page's colour is behind."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": Path(path).stem, "svg.fonttype": "none", "font.size": 10})
+    mpl.rcParams.update(dict.fromkeys(_DRAWN_WITH_INK, _INK))
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(rows, columns, layout="constrained", **named)
     try:
         yield figure, panels
-        figure.savefig(path, metadata={"Date": None}, facecolor="white")
+        figure.savefig(path, metadata={"Date": None}, transparent=True)
     finally:
         plt.close(figure)
+    text = Path(path).read_text(encoding="utf-8").replace(_INK, "currentColor")
+    text = text.replace("</style>", f" {_STYLE}</style>", 1)
     # Matplotlib leaves blanks at the ends of lines.
-    text = Path(path).read_text(encoding="utf-8")
     Path(path).write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()), encoding="utf-8")
 
 
@@ -88,7 +102,7 @@ def _bars(
     if errors:
         below = [max(value - low, 0.0) for value, (low, _) in zip(values, errors, strict=True)]
         above = [max(high - value, 0.0) for value, (_, high) in zip(values, errors, strict=True)]
-        panel.errorbar(values, places, xerr=[below, above], fmt="none", ecolor="black", elinewidth=1, capsize=3)
+        panel.errorbar(values, places, xerr=[below, above], fmt="none", ecolor=_INK, elinewidth=1, capsize=3)
     for place, end, label in zip(places, ends, labels, strict=True):
         panel.annotate(label, (end, place), xytext=(6, 0), textcoords="offset points", va="center")
     panel.set_yticks(places, names)
@@ -178,7 +192,7 @@ def memory(results: Mapping[str, Any], path: str) -> None:
             ylim=(0, None),
         )
         panel.legend(frameon=False)
-        panel.grid(color="0.9")
+        panel.grid(color=_INK, alpha=0.15)
         _tidy(panel)
 
 
@@ -211,35 +225,41 @@ def parsing(results: Mapping[str, Any], path: str) -> None:
 
 def end_to_end(results: Mapping[str, Any], path: str) -> None:
     """
-    Draw the time from an evaluation's end to the next task's start, and what of it is Airflow's own.
+    Draw the time from an evaluation's end to the next task's start: first until it was seen, then Airflow's own.
 
     :param results: what :mod:`benchmarks.end_to_end` gives.
     :param path: file to write.
     """
+    from matplotlib.patches import Patch
+
     ways = results["ways"]
     colours = [_OURS if way.startswith("oxen") else _DBT if way.startswith("dbt") else _HTTP for way in ways]
+    delays = [way["delay"]["median"] for way in ways.values()]
     handing = [way["handing_over"]["median"] for way in ways.values()]
     words = []
     for way in ways.values():
         workers = way["workers"]["median"]
         words.append(f"{way['delay']['median']:.1f} s, {workers:g} worker process{'' if workers == 1 else 'es'}")
-    with _figure(path, figsize=(9, 3.5)) as (figure, panel):
+    with _figure(path, figsize=(9, 3.7)) as (figure, panel):
         _bars(
             panel,
             [way["name"] for way in ways.values()],
-            [way["delay"]["median"] for way in ways.values()],
-            [(colour, 0.45) for colour in colours],
+            delays,
+            [(colour, _PALE) for colour in colours],
             labels=words,
             errors=[(way["delay"]["low"], way["delay"]["high"]) for way in ways.values()],
         )
-        panel.barh(range(len(ways)), handing, color=colours, height=0.62)
+        until_seen = [delay - over for delay, over in zip(delays, handing, strict=True)]
+        panel.barh(range(len(ways)), handing, left=until_seen, color=colours, height=0.62)
         figure.suptitle(
             "From the evaluation's end to the start of the next task, a poll every "
-            f"{results['poke_interval']:g} s\nmedian and quartiles of {results['gates_of_each_way']} gates each; "
-            "full colour: of that, Airflow's handing over after the end was seen",
+            f"{results['poke_interval']:g} s\nmedian and quartiles of {results['gates_of_each_way']} gates each",
             fontsize=10,
         )
         panel.set(xlabel="seconds", xlim=(0, max(way["delay"]["high"] for way in ways.values()) * 1.45))
+        parts = [Patch(facecolor="0.55", alpha=_PALE), Patch(facecolor="0.55")]
+        labels = ["until the next poll", "Airflow's handing over"]
+        figure.legend(parts, labels, loc="outside lower center", ncols=2, frameon=False)
 
 
 def scale(results: Mapping[str, Any], path: str) -> None:
@@ -267,11 +287,11 @@ def scale(results: Mapping[str, Any], path: str) -> None:
             panel.xaxis.set_major_formatter("{x:,.0f}")
             panel.xaxis.set_minor_formatter(NullFormatter())
             panel.tick_params(axis="x", labelsize=9)
-            panel.grid(color="0.9")
+            panel.grid(color=_INK, alpha=0.15)
             _tidy(panel)
-        panels[0].axhline(50, color="0.4", linestyle="--")
+        panels[0].axhline(50, color=_INK, alpha=0.6, linestyle="--")
         panels[0].annotate(
-            "target: at most 50", (min(waits), 50), xytext=(0, 4), textcoords="offset points", color="0.3", fontsize=9
+            "target: at most 50", (min(waits), 50), xytext=(0, 4), textcoords="offset points", fontsize=9
         )
         lags = panels_of["lag of the event loop, p99, ms"]
         panels[0].set(yscale="log", ylim=(min(1.0, *lags) / 1.5, max(100.0, *lags) * 1.5))
@@ -298,7 +318,7 @@ def frontier(policies: Mapping[str, Any], path: str) -> None:
             fixed = [points.pop(name) for name in (f"fixed {s:g} s" for s in FIXED_INTERVALS) if name in points]
             panel.plot(*zip(*fixed, strict=True), "o-", color="0.6", label="fixed intervals, 5 s to 60 s")
             shipped = points.pop(SHIPPED)
-            panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", label="other candidates")
+            panel.plot(*zip(*points.values(), strict=True), "x", color="tab:blue", mew=1.6, label="other candidates")
             panel.plot(*shipped, "*", color=_OURS, markersize=14, label="shipped")
             panel.set(
                 title=f"{nominal / 60:g} minutes" if nominal < 3_600 else f"{nominal / 3_600:g} h",
@@ -311,7 +331,12 @@ def frontier(policies: Mapping[str, Any], path: str) -> None:
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("mean detection delay, seconds")
-        panels[0].legend()
+        panels[0].legend(framealpha=0)
         figure.suptitle(
             "Polls against detection delay, evaluations that report progress; poke_interval 5 s, max_wait 60 s"
         )
+
+
+if __name__ == "__main__":
+    _HERE = Path(__file__).resolve().parent
+    draw_all(json.loads((_HERE / "results.json").read_text(encoding="utf-8"))["sections"], _HERE.parent / "docs")

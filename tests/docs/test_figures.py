@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from tests.docs.pages import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,16 @@ def test_pages_show_the_figures_of_a_full_run() -> None:
     assert [name for name, text in shown.items() if "measured yet" in text] == []
     plots = {name: shown[name].count(".svg)") for name in ("cost", "scale", "parsing", "end_to_end")}
     assert plots == {"cost": 3, "scale": 1, "parsing": 1, "end_to_end": 1}
+
+
+@pytest.mark.parametrize("plot", sorted((ROOT / "docs").glob("*.svg")), ids=lambda plot: plot.stem)
+def test_plot_is_read_on_dark_pages(plot: Path) -> None:
+    """A plot lets the page's colour through, and its lines and text are light on a dark page."""
+    text = plot.read_text()
+
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert text.count("currentColor") > 20
+    assert re.findall(r"(?:fill|stroke): ?(?:#ffffff|#000000|white|black)", text) == []
+    words = re.findall(r"<text style=\"([^\"]*)\"", text)
+    assert len(words) > 5
+    assert [style for style in words if "fill: currentColor" not in style] == []
