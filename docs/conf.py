@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import airflow_provider_oxen
@@ -41,13 +42,12 @@ nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_oxen)(?!Oxen).*")]
 copybutton_prompt_text = "$ "
 
 
-def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def measured(results: dict[str, Any]) -> dict[str, str]:
     """
     Write what ``make bench`` measured as Markdown, so that no page holds a number of its own.
 
     :param results: what it wrote to ``benchmarks/results.json``; empty before the first run.
-    :param plots: for each section, the plots it draws in this folder.
-    :return: texts by name: ``about``, each section, and ``loads``, what one process did under each.
+    :return: texts by name: ``about``, and a table for each section.
     """
     texts = {"about": "*Nothing has been measured yet: `make bench` does.*"}
     if about := results.get("about"):
@@ -58,63 +58,91 @@ def measured(results: dict[str, Any], plots: dict[str, tuple[str, ...]]) -> dict
             f"HTTP provider {versions['apache-airflow-providers-http']}, "
             f"dbt Cloud provider {versions['apache-airflow-providers-dbt-cloud']}."
         )
-    for section, names in plots.items():
-        rows = [
-            f"| {_cell(target['name'])} | {_number(target['value'])} | {_number(target['limit'])} "
-            f"| {'yes' if target['holds'] else '**no**'} |"
-            for target in results.get("sections", {}).get(section, {}).get("targets", [])
-        ]
-        table = (
-            ["| measured | value | at most | holds |", "|---|--:|--:|---|", *rows] if rows else ["*Not measured yet.*"]
-        )
-        drawn = [f"\n![{name}]({name}.svg)" for name in names if (_HERE / f"{name}.svg").exists()]
-        texts[section] = "\n".join([*table, *drawn])
-    loads = results.get("sections", {}).get("scale", {}).get("loads", [])
-    texts["loads"] = "\n".join([_LOADS_HEAD, *map(_load, loads)]) if loads else "*Not measured yet.*"
+    for section, write in {"cost": _cost, "scale": _loads, "parsing": _parsing, "end_to_end": _end_to_end}.items():
+        found = results.get("sections", {}).get(section)
+        texts[section] = _table(*write(found)) if found else "*Not measured yet.*"
     return texts
 
 
-_LOADS_HEAD = (
-    "| waits | each polling every | polls/s, of those wanted | of one core | lag p99 | longest lag, in the start "
-    "| longest gap | end seen, at the latest | memory a wait |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-)
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table: words on the left of each row, numbers on the right."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---", *["--:"] * (len(head) - 1)], *rows])
 
 
-def _load(load: dict[str, Any]) -> str:
+def _cost(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Compare the cost of one wait by who waits."""
+    subjects = {
+        "oxen": "this provider",
+        "bare": "bare polling loop",
+        "dbt": "dbt Cloud's trigger",
+        "http": "`HttpEventTrigger`",
+    }
+    plain, tls, memory = found["cpu"]["plain"], found["cpu"]["tls"], found["memory"]
+    polls = median(plain["oxen"]["polls"]) / found["waits"]
+    return ["", *subjects.values()], [
+        ["CPU time of one poll over HTTP", *(f"{plain[who]['median']:.2f} ms" for who in subjects)],
+        [
+            "the same, if rows were processed since the last poll",
+            f"{plain['oxen_moving']['median']:.2f} ms",
+            "",
+            "",
+            "",
+        ],
+        ["CPU time of one poll over HTTPS", *(f"{tls[who]['median']:.2f} ms" for who in subjects)],
+        ["memory of one wait", *(f"{memory[who]['bytes_a_wait'] / 1000:.1f} KB" for who in subjects)],
+        [
+            f"connections opened for {found['waits']:,} waits with about {polls:.0f} polls each",
+            *(f"{median(plain[who]['connections']):,.0f}" for who in subjects),
+        ],
+    ]
+
+
+def _parsing(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Compare what importing a sensor takes."""
+    return ["sensor of", "time to import it", "modules imported with it"], [
+        ["this provider" if name == "oxen" else name, f"{one['ms']['median']:.1f} ms", str(one["modules"])]
+        for name, one in found["sensors"].items()
+    ]
+
+
+def _end_to_end(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Compare ways to wait, by the time from the end of an evaluation to the next task. In seconds."""
+    head = ["way to wait", "until the next poll", "Airflow's handing over", "in all", "worker processes for the gate"]
+    return head, [
+        [
+            one["name"],
+            *(f"{one[part]['median']:.1f} s" for part in ("noticing", "handing_over", "delay")),
+            f"{one['workers']['median']:g}",
+        ]
+        for one in found["ways"].values()
+    ]
+
+
+def _loads(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Say how one process kept up with each load."""
+    head = [
+        *("waits", "a poll each", "polls a second, of those wanted", "use of one core"),
+        *("lag, p99", "longest lag, in the start", "longest gap", "end seen, at the latest", "memory a wait"),
+    ]
+    return head, [_load(load) for load in found["loads"]]
+
+
+def _load(load: dict[str, Any]) -> list[str]:
     interval = load["interval"]
-    cells = (
+    return [
         f"{load['waits']:,}",
         f"{interval:g} s",
         f"{load['polls_a_second']:,.0f} of {load['polls_a_second_wanted']:,.0f}",
         f"{load['busy']:.0%}",
-        f"{_number(load['lag_ms']['p99'])} ms",
-        f"{_number(load['lag_ms']['most'])} ms, {_number(load['start_lag_ms']['most'])} ms",
+        f"{load['lag_ms']['p99']:.3g} ms",
+        f"{load['lag_ms']['most']:.0f} ms, {load['start_lag_ms']['most']:.0f} ms",
         f"{interval + load['worst_gap_over']:.1f} s",
         f"{interval + load['worst_delay_over']:.1f} s",
         f"{load['bytes_a_wait'] / 1000:.1f} KB",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not seen"
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+    ]
 
 
 _HERE = Path(__file__).resolve().parent
 _RESULTS = _HERE.parent / "benchmarks" / "results.json"
 myst_enable_extensions = ["substitution"]
-myst_substitutions = measured(
-    json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {},
-    {
-        "cost": ("cpu-a-poll", "connections", "memory-a-wait"),
-        "scale": ("scale",),
-        "parsing": ("dag-parsing",),
-        "end_to_end": ("end-to-end",),
-    },
-)
+myst_substitutions = measured(json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {})
