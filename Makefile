@@ -67,6 +67,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and the direction of imports
 docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a dead link is an error
 	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet \
 		docs build/docs
+	@echo "The documentation is in $(CURDIR)/build/docs/index.html"
 
 bench: $(VENV)/.bench ## Measure what a wait costs beside the peers (SHORT=1 only sees that all runs, ONLY=section)
 	@$(VENV)/bench/bin/python -m benchmarks $(if $(SHORT),--short) $(addprefix --only ,$(ONLY))
