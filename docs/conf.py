@@ -40,6 +40,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_oxen)(?!Oxen).*")]
 
 # Only what is typed is copied, without prompts and output.
 copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 
 def measured(results: dict[str, Any]) -> dict[str, str]:
@@ -100,7 +101,11 @@ def _cost(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _parsing(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Compare what importing a sensor takes."""
     return ["sensor of", "time to import it", "modules imported with it"], [
-        ["this provider" if name == "oxen" else name, f"{one['ms']['median']:.1f} ms", str(one["modules"])]
+        [
+            "this provider" if name == "oxen" else name,
+            f"{one['ms']['median']:.1f} ms",
+            str(one["modules"]),
+        ]
         for name, one in found["sensors"].items()
     ]
 
