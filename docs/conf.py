@@ -79,6 +79,7 @@ def _cost(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         "http": "`HttpEventTrigger`",
     }
     plain, tls, memory = found["cpu"]["plain"], found["cpu"]["tls"], found["memory"]
+    whole = found.get("whole_waits")
     polls = median(plain["oxen"]["polls"]) / found["waits"]
     return ["", *subjects.values()], [
         ["CPU time of one poll over HTTP", *(f"{plain[who]['median']:.2f} ms" for who in subjects)],
@@ -90,6 +91,12 @@ def _cost(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             "",
         ],
         ["CPU time of one poll over HTTPS", *(f"{tls[who]['median']:.2f} ms" for who in subjects)],
+        # Results from before it was measured lack it.
+        *(
+            [["CPU time of a whole wait of eight polls", *(f"{whole[who]['median']:.1f} ms" for who in subjects)]]
+            if whole
+            else []
+        ),
         ["memory of one wait", *(f"{memory[who]['bytes_a_wait'] / 1000:.1f} KB" for who in subjects)],
         [
             f"connections opened for {found['waits']:,} waits with about {polls:.0f} polls each",

@@ -30,6 +30,7 @@ def test_costs_have_units_and_are_beside_others(measured: Callable[..., dict[str
     found = {
         "waits": 400,
         "cpu": {"plain": {**cpu, "oxen_moving": {"median": 0.25}}, "tls": cpu},
+        "whole_waits": {who: {"median": 2.46} for who in subjects},
         "memory": {who: {"bytes_a_wait": 6765.8} for who in subjects},
     }
 
@@ -38,8 +39,9 @@ def test_costs_have_units_and_are_beside_others(measured: Callable[..., dict[str
     assert lines[0] == "|  | this provider | bare polling loop | dbt Cloud's trigger | `HttpEventTrigger` |"
     assert lines[2] == "| CPU time of one poll over HTTP | 0.12 ms | 1.12 ms | 2.12 ms | 3.12 ms |"
     assert lines[3] == "| the same, if rows were processed since the last poll | 0.25 ms |  |  |  |"
-    assert lines[5] == "| memory of one wait | 6.8 KB | 6.8 KB | 6.8 KB | 6.8 KB |"
-    assert lines[6].startswith("| connections opened for 400 waits with about 5 polls each | 1,030 |")
+    assert lines[5] == "| CPU time of a whole wait of eight polls | 2.5 ms | 2.5 ms | 2.5 ms | 2.5 ms |"
+    assert lines[6] == "| memory of one wait | 6.8 KB | 6.8 KB | 6.8 KB | 6.8 KB |"
+    assert lines[7].startswith("| connections opened for 400 waits with about 5 polls each | 1,030 |")
 
 
 def test_each_way_to_wait_has_its_parts(measured: Callable[..., dict[str, str]]) -> None:
