@@ -1,4 +1,4 @@
-"""The logs in the pictures have today's messages: ``make screenshots`` writes their words beside them."""
+"""The logs on the pages have today's messages. Beside a picture are its words: ``make screenshots`` writes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_oxen.conditions.limits import Limit
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
+from airflow_provider_oxen.start_messages import describe_started
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Wait
 from tests.docs.pages import ROOT
 
@@ -77,3 +78,21 @@ def test_picture_of_a_judged_gate_shows_its_message() -> None:
     found = f"{limit.describe_found(8_412, 10_000)}, {limit.describe_needed()}"
     assert reason.startswith(f"intent = label holds for {found}; for instance row ")
     assert _without_values(line) == _without_values(describe_outcome(completed.with_unmet_condition(reason)))
+
+
+def test_log_in_the_readme_has_the_messages() -> None:
+    """Each line of the log that the README shows is a message of today, where an ellipsis stands for anything."""
+    (log,) = re.findall(r"^```\n(\[label\].*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = re.sub(r"\n +", " ", log).splitlines()
+    shown = [line.removeprefix("[label]").strip() for line in lines if line.startswith("[label]")]
+    done = {"id": REF.evaluation_id, "status": "completed", "progress": {"processed": 12_000, "total": 12_000}}
+    done |= {"started_at": "2026-11-01T10:00:00", "completed_at": "2026-11-01T10:08:20"}
+    hub = "https://hub.oxen.ai"
+    completed = Outcome(OutcomeReason.COMPLETED, REF, Evaluation.from_dict(done), hub=hub)
+    others = (describe_started(REF, "name", hub), f"The gate opens. {describe_outcome(completed)}")
+    messages = _messages() | {_without_values(line) for line in others}
+
+    assert len(shown) == 4
+    for line in shown:
+        pattern = re.escape(_without_values(line.replace("d0c8585d-…", "ID…"))).replace("…", ".*")
+        assert any(re.fullmatch(pattern, message) for message in messages), line
