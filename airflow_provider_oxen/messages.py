@@ -61,10 +61,10 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
 
 
 def describe_deferral(wait: Wait) -> str:
-    """Say that the wait goes on in the triggerer, what has to run for that, and when the task times out."""
+    """Say that the wait goes on in the triggerer, when the task times out, what has to run, and who polls next."""
     return (
-        f"Waiting in the triggerer, this worker is free: {one_line(str(wait.ref))}. A triggerer must be running. "
-        f"Times out at {_format_instant(wait.deadline)}."
+        f"Waiting in the triggerer until {_format_instant(wait.deadline)} at most. One must be running, and polls at "
+        f"once: {one_line(str(wait.ref))}. This worker is free."
     )
 
 

@@ -39,7 +39,7 @@ def test_one_line_says_why(tasks: dict, real_airflow: AirflowStandalone, gate: s
     log = real_airflow.task_log(DAG, "judged", gate)
 
     assert (tasks[gate]["state"], tasks[gate]["try_number"]) == ("failed", 1)
-    assert "Waiting in the triggerer, this worker is free" in log
+    assert "This worker is free" in log
     (line,) = {line[line.index(WHY) :] for line in log.splitlines() if WHY in line}
     assert " ≠ " in line
     assert "evaluation completed (100 of 100 rows after " in line

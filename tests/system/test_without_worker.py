@@ -69,7 +69,7 @@ class Lab:
 
     def was_triggered_by_scheduler(self, dag_id: str, run_id: str) -> bool:
         """Whether the wait began in the triggerer: a worker that begins one logs it."""
-        return "this worker is free" not in self.gate_log(dag_id, run_id)
+        return "This worker is free" not in self.gate_log(dag_id, run_id)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_each_retry_begins_in_the_triggerer(lab: Lab) -> None:
     for try_number in (1, 2):
         log = lab.gate_log("unreachable", run_id, try_number)
         assert "Hub out of reach for longer than retry_window: " in log
-        assert "this worker is free" not in log
+        assert "This worker is free" not in log
 
 
 def test_cleared_gate_waits_again(lab: Lab) -> None:

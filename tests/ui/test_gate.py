@@ -64,7 +64,7 @@ def test_log_shows_progress_while_the_gate_is_deferred(
     last = page.get_by_text(re.compile(rf"7,420 of 12,000 rows \(61\.8 %\){end}"))
     expect(last).to_be_visible(timeout=90_000)
     expect(page.get_by_text(re.compile(rf"4,480 of 12,000 rows \(37\.3 %\){end}"))).to_be_visible()
-    expect(page.get_by_text("Waiting in the triggerer, this worker is free")).to_be_visible()
+    expect(page.get_by_text("Waiting in the triggerer until")).to_be_visible()
     expect(page.get_by_text("Deferred").first).to_be_visible()
     shoot("gate-deferred", log=True)
 

@@ -145,10 +145,12 @@ def test_progress_comes_first_as_far_as_it_is_known(
 def test_deferral_says_that_the_worker_is_free() -> None:
     """A task that defers says where it waits, and for what."""
     wait = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0)
+    line = describe_deferral(wait)
 
-    assert describe_deferral(wait) == (
-        f"Waiting in the triggerer, this worker is free: {WHICH}. A triggerer must be running. "
-        "Times out at 2026-11-01 11:00:00 UTC."
+    assert "until 2026-11-01 11:00:00 UTC" in line[:SHOWN]
+    assert line == (
+        "Waiting in the triggerer until 2026-11-01 11:00:00 UTC at most. One must be running, and polls at once: "
+        f"{WHICH}. This worker is free."
     )
 
 
