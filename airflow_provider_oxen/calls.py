@@ -44,6 +44,7 @@ def build_get_evaluation(ref: EvaluationRef) -> Call[Evaluation]:
         "/api/repos/{}/{}/evaluations/{}".format(*segments),
         partial(parse_evaluation, evaluation_id=ref.evaluation_id, namespace=ref.namespace, repo_name=ref.repo_name),
         check="namespace, repo_name and evaluation_id, and that the evaluation was not deleted",
+        is_poll=True,
     )
 
 

@@ -13,11 +13,19 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow_provider_oxen import pool
-from airflow_provider_oxen.exceptions import OxenAuthenticationError, OxenError, OxenTransientError
-from airflow_provider_oxen.pool import SharedClient, SharedConnection, join
+from airflow_provider_oxen.exceptions import (
+    OxenAuthenticationError,
+    OxenError,
+    OxenRateLimitError,
+    OxenRequestError,
+    OxenTransientError,
+)
+from airflow_provider_oxen.metrics import Recorder
+from airflow_provider_oxen.pool import MakeRecorder, SharedClient, SharedConnection, join
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.sharing import Polled, SharedEvaluation
 from airflow_provider_oxen.streaming import Received, receive
@@ -48,10 +56,13 @@ class OxenClient:
 
     :param look_up: reads the Airflow connection; called at the first request, and again where the hub refuses the key,
         or where it is out of reach and the last time was a minute ago.
+    :param make_recorder: makes what counts the requests; called before the first of them.
     """
 
-    def __init__(self, look_up: Callable[[], ClientConfig]) -> None:
+    def __init__(self, look_up: Callable[[], ClientConfig], make_recorder: MakeRecorder = Recorder) -> None:
         self._look_up = look_up
+        self._make_recorder = make_recorder
+        self._recorder: Recorder | None = None
         self._stack = ExitStack()
         self._config: ClientConfig | None = None
         self._session: requests.Session | None = None
@@ -65,6 +76,8 @@ class OxenClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+        if self._recorder is not None:
+            self._recorder.send()
 
     @property
     def hub(self) -> str | None:
@@ -99,7 +112,7 @@ class OxenClient:
         :raises OxenConfigError: the connection cannot be used; nothing was sent.
         :raises OxenRequestError: no usable response came, or not the whole of it.
         """
-        return self._with_accepted_key(lambda: receive(self.config, call, consume))
+        return self._with_accepted_key(lambda: self._record(call, partial(receive, self.config, call, consume)))
 
     def _with_accepted_key(self, send_once: Callable[[], T]) -> T:
         """Send a request, and send it again where the hub refuses the key and the connection has another by now."""
@@ -135,8 +148,28 @@ class OxenClient:
     def _ask(self, call: Call[T], before_sending: Callable[[], None] | None) -> T:
         if self._session is None:
             self._session = self._stack.enter_context(sync_session(self.config))
-        response = send(self._session, self.config, call, before_sending)
+        return self._record(call, partial(self._send, self._session, call, before_sending))
+
+    def _send(self, session: requests.Session, call: Call[T], before_sending: Callable[[], None] | None) -> T:
+        response = send(session, self.config, call, before_sending)
         return parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
+
+    def _record(self, call: Call[Any], send_once: Callable[[], T]) -> T:
+        """Send a request, and count it."""
+        recorder = self._recorder
+        if recorder is None:
+            recorder = self._recorder = self._make_recorder()
+        sent_at, error = time.monotonic(), None
+        try:
+            return send_once()
+        except OxenRequestError as found:
+            error = found
+            if isinstance(error, OxenRateLimitError):
+                recorder.paused()
+            raise
+        finally:
+            now = time.monotonic()
+            recorder.sent(now - sent_at, now, is_poll=call.is_poll, error=error)
 
 
 class OxenAsyncClient:
@@ -147,13 +180,20 @@ class OxenAsyncClient:
 
     :param conn_id: id of the Airflow connection.
     :param look_up: reads the Airflow connection.
+    :param make_recorder: makes what counts the requests, on a thread; None: nothing is counted.
     """
 
-    __slots__ = ("_conn_id", "_connection", "_evaluation", "_joined_at_monotonic", "_look_up", "_ref", "_shared")
+    __slots__ = (
+        "_conn_id", "_connection", "_evaluation", "_joined_at_monotonic", "_look_up", "_make_recorder", "_ref",
+        "_shared",
+    )  # fmt: skip
 
-    def __init__(self, conn_id: str, look_up: Callable[[], Awaitable[ClientConfig]]) -> None:
+    def __init__(
+        self, conn_id: str, look_up: Callable[[], Awaitable[ClientConfig]], make_recorder: MakeRecorder | None = None
+    ) -> None:
         self._conn_id = conn_id
         self._look_up = look_up
+        self._make_recorder = make_recorder
         self._connection: SharedConnection | None = None
         self._joined_at_monotonic = 0.0
         self._shared: SharedClient | None = None
@@ -188,6 +228,11 @@ class OxenAsyncClient:
         except OxenError as error:
             return Polled(error, time.monotonic())
 
+    @property
+    def recorder(self) -> Recorder:
+        """What counts the requests, of all waits of the connection; one that does nothing before the first."""
+        return Recorder() if self._connection is None else self._connection.recorder
+
     def sleep(self, seconds: float) -> Awaitable[None]:
         """Sleep between two polls, at most until another wait sees that the evaluation has ended. To be awaited."""
         return self._evaluation.sleep(seconds) if self._evaluation else asyncio.sleep(seconds)
@@ -204,8 +249,9 @@ class OxenAsyncClient:
 
     def _join(self) -> SharedConnection:
         if self._connection is None:
-            self._connection, self._joined_at_monotonic = join(self._conn_id, self._look_up), time.monotonic()
-            self._look_up = self._connection.look_up  # the first wait's: the hooks of the others are freed
+            self._connection = join(self._conn_id, self._look_up, self._make_recorder)
+            self._joined_at_monotonic = time.monotonic()
+            self._look_up, self._make_recorder = self._connection.look_up, None  # the hooks of the others are freed
         return self._connection
 
     async def _with_accepted_key(self, request: Callable[[SharedClient], Awaitable[T]]) -> T:

@@ -42,6 +42,7 @@ from airflow_provider_oxen.links.oxen import LINKS, build_addresses
 from airflow_provider_oxen.messages import describe_deferral, describe_outcome, describe_step
 from airflow_provider_oxen.parameters import TriggerArguments, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.reactions import REACTIONS, OxenWaitLostError
+from airflow_provider_oxen.recording import worker_recorder
 from airflow_provider_oxen.start_messages import describe_left_running
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Step, Wait
@@ -254,8 +255,11 @@ class Gate:
         result = None if outcome.evaluation is None else outcome.evaluation.to_dict()
         if result is not None and task.do_xcom_push:
             context["ti"].xcom_push(key="evaluation", value=result)
-        self.outcome = outcome  # a condition may end the task itself, by raising
-        self.outcome = outcome = self._judge(context, outcome)
+        self.outcome = outcome
+        try:
+            self.outcome = outcome = self._judge(context, outcome)
+        finally:  # a condition may end the task itself, by raising
+            worker_recorder(task.oxen_conn_id).ended(self.outcome)
         if outcome.results is not None and task.do_xcom_push:
             context["ti"].xcom_push(key=xcoms.RESULTS_KEY, value=outcome.results.to_dict())
         message = describe_outcome(outcome)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from airflow_provider_oxen.protocol import MAX_RETRY_AFTER_SECONDS
+from airflow_provider_oxen.exceptions import OxenRateLimitError
+from airflow_provider_oxen.protocol import MAX_RETRY_AFTER_SECONDS, Call
 
 __all__ = ["FIRST_PAUSE_SECONDS", "Pause"]
 
@@ -29,6 +31,16 @@ class Pause:
     def seconds_left(self, now: float) -> float:
         """Say how long no request may be sent, in seconds; 0.0 where one may be sent now."""
         return max(self.until - now, 0.0)
+
+    def check(self, call: Call[Any], now: float) -> None:
+        """Raise :class:`OxenRateLimitError` where a call may not be sent now."""
+        seconds = self.seconds_left(now)
+        if seconds > 0:
+            raise OxenRateLimitError(
+                f"not sent: the hub responded with 429 and asked for a pause, of which {seconds:.1f} s are left",
+                request=str(call),
+                retry_after_seconds=seconds,
+            )
 
     def after_limit(self, *, asked_for: float | None, sent_at: float, now: float) -> Pause:
         """

@@ -47,6 +47,7 @@ from airflow_provider_oxen.exceptions import (
     OxenRateLimitError,
     OxenUnreachableError,
 )
+from airflow_provider_oxen.metrics import Recorder
 from airflow_provider_oxen.pause import Pause
 from airflow_provider_oxen.protocol import Call, parse_response
 from airflow_provider_oxen.sharing import SharedEvaluation, Ticks
@@ -61,21 +62,23 @@ __all__ = ["MAX_LOOKUP_AGE_SECONDS", "SharedClient", "SharedConnection", "join",
 MAX_LOOKUP_AGE_SECONDS = 60.0
 
 LookUp: TypeAlias = Callable[[], Awaitable[ClientConfig]]
+MakeRecorder: TypeAlias = Callable[[], Recorder]
 T = TypeVar("T")
 
 _connections: dict[tuple[asyncio.AbstractEventLoop, str], SharedConnection] = {}
 
 
-def join(conn_id: str, look_up: LookUp) -> SharedConnection:
+def join(conn_id: str, look_up: LookUp, make_recorder: MakeRecorder | None = None) -> SharedConnection:
     """
     Share an Airflow connection on the running event loop. Leave it at the end.
 
     :param look_up: reads the connection. The first wait's is used for all.
+    :param make_recorder: makes what counts the requests, on a thread; None: nothing is counted.
     """
     key = (asyncio.get_running_loop(), conn_id)
     connection = _connections.get(key)
     if connection is None:
-        connection = _connections[key] = SharedConnection(conn_id, look_up)
+        connection = _connections[key] = SharedConnection(conn_id, look_up, make_recorder)
     connection.waits += 1
     return connection
 
@@ -88,9 +91,11 @@ def shared_connections() -> list[SharedConnection]:
 class SharedConnection:
     """One Airflow connection, for all the waits of one event loop that use it."""
 
-    def __init__(self, conn_id: str, look_up: LookUp) -> None:
+    def __init__(self, conn_id: str, look_up: LookUp, make_recorder: MakeRecorder | None = None) -> None:
         self.waits = 0
         self.look_up = look_up
+        self.recorder = Recorder()
+        self._make_recorder = make_recorder
         self._conn_id = conn_id
         self._looking_up = asyncio.Lock()
         self._client: SharedClient | None = None
@@ -123,7 +128,7 @@ class SharedConnection:
             if known.was_refused_before(joined_at_monotonic):
                 current = await self._look_up_since(asked_at)
                 if current is known:
-                    current = self._client = SharedClient(known.config)
+                    current = self._client = SharedClient(known.config, self.recorder)
                 return current
             if not self.is_current(known):
                 with suppress(OxenError):  # what is known is good enough; the next try is in a minute
@@ -160,6 +165,7 @@ class SharedConnection:
         self.waits -= 1
         if self.waits == 0:
             del _connections[asyncio.get_running_loop(), self._conn_id]
+            self.recorder.send()
 
     async def _look_up_since(self, asked_at: float) -> SharedClient:
         """Look the connection up, where that was not done since then. Only for the holder of the lock."""
@@ -167,6 +173,9 @@ class SharedConnection:
             return self._client
         if self._failure is not None and self._failed_at_monotonic >= asked_at:
             raise copy(self._failure)  # each wait gets its own: raising an error adds to it
+        if self._make_recorder is not None:
+            self.recorder = await asyncio.to_thread(self._make_recorder)
+            self._make_recorder = None
         began_at = time.monotonic()
         try:
             config = await self.look_up()
@@ -175,16 +184,17 @@ class SharedConnection:
             raise
         self._looked_up_at_monotonic = began_at
         if self._client is None or self._client.config != config:
-            self._client = SharedClient(config)
+            self._client = SharedClient(config, self.recorder)
         return self._client
 
 
 class SharedClient:
     """Requests to one hub, by all the waits of one event loop that use the same settings."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, recorder: Recorder) -> None:
         self.config = config
         self.waits = 0
+        self._recorder = recorder
         self.requests = 0
         self.ticks = Ticks()
         #: The hub's 401, from which on nothing is sent.
@@ -238,30 +248,31 @@ class SharedClient:
         queued_at = time.monotonic()
         await self._slots.acquire()
         self.requests += 1
+        was_sent = False
         try:
             sent_at = time.monotonic()
             self._check_may_send(call, queued_at, sent_at)
+            was_sent = True
             response = await send_async(session, self.config, call, url)
-        except OxenError:
+        except OxenError as error:
             self._use_all_slots()
+            if was_sent:
+                now = time.monotonic()
+                self._recorder.sent(now - sent_at, now, is_poll=call.is_poll, error=error)
             raise
         finally:
             self.requests -= 1
             self._slots.release()
         self._use_all_slots()
-        self._last_response_at_monotonic = time.monotonic()
+        self._last_response_at_monotonic = now = time.monotonic()
         try:
             result = parse_response(self.config, call, response, now=datetime.now(tz=timezone.utc))
-        except OxenRateLimitError as error:
-            now = time.monotonic()
-            self._pause = self._pause.after_limit(asked_for=error.retry_after_seconds, sent_at=sent_at, now=now)
-            error.retry_after_seconds = self._pause.seconds_left(now)
-            raise
-        except OxenAuthenticationError as error:
-            if error.status_code == 401 and self.refusal is None:
-                self.refusal, self.refused_at_monotonic = error, time.monotonic()
+        except OxenError as error:
+            self._take_note(error, sent_at, now)
+            self._recorder.sent(now - sent_at, now, is_poll=call.is_poll, error=error)
             raise
         self._pause = self._pause.after_response()
+        self._recorder.sent(now - sent_at, now, is_poll=call.is_poll)
         return result
 
     async def build_url(self, call: Call[T]) -> yarl.URL:
@@ -287,6 +298,17 @@ class SharedClient:
                 opened, self._opened, self._session = self._opened, None, None
                 await asyncio.shield(opened.__aexit__(None, None, None))
 
+    def _take_note(self, error: OxenError, sent_at: float, now: float) -> None:
+        """Remember what a response means for the requests after it."""
+        if isinstance(error, OxenRateLimitError):
+            before = self._pause
+            self._pause = before.after_limit(asked_for=error.retry_after_seconds, sent_at=sent_at, now=now)
+            error.retry_after_seconds = self._pause.seconds_left(now)
+            if self._pause.began_at != before.began_at:
+                self._recorder.paused()
+        elif isinstance(error, OxenAuthenticationError) and error.status_code == 401 and self.refusal is None:
+            self.refusal, self.refused_at_monotonic = error, now
+
     def _use_all_slots(self) -> None:
         if not self._was_tried:
             self._was_tried = True
@@ -305,10 +327,4 @@ class SharedClient:
                 f"({self.config.base_url})",
                 request=str(call),
             )
-        pause = self._pause.seconds_left(now)
-        if pause > 0:
-            raise OxenRateLimitError(
-                f"not sent: the hub responded with 429 and asked for a pause, of which {pause:.1f} s are left",
-                request=str(call),
-                retry_after_seconds=pause,
-            )
+        self._pause.check(call, now)

@@ -86,6 +86,7 @@ class Call(Generic[T]):
     :param body: what to send as JSON; None: nothing.
     :param on_redirect: what a person should do where the hub redirects it, as the end of a sentence.
     :param repeatable: whether sending it again has no further effect. A call that is not is sent at most once.
+    :param is_poll: whether it asks for the state of an evaluation, which metrics count.
     """
 
     method: str
@@ -95,6 +96,7 @@ class Call(Generic[T]):
     on_redirect: str = "put the right address into the connection's host"
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     repeatable: bool = True
+    is_poll: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -256,8 +258,7 @@ class _ErrorResponse:
         """Collect what an error envelope says for people, each text once."""
         if self._envelope is None or self._envelope.get("status") == "success":
             return None
-        details = self._envelope.get("error")
-        details = details if isinstance(details, Mapping) else {}
+        details = found if isinstance(found := self._envelope.get("error"), Mapping) else {}
         texts = [
             *(self._envelope.get(key) for key in ("status_message", "status_description")),
             *(details.get(key) for key in ("title", "type", "detail", "message")),
@@ -291,8 +292,7 @@ class _ErrorResponse:
 
 def decode_object(body: bytes) -> Mapping[str, Any] | None:
     """Decode a body that is a JSON object; None for any other."""
-    # Imported here: the rest of the module serves callers that parse no response.
-    import msgspec
+    import msgspec  # here: the rest of the module serves callers that parse no response
 
     try:
         value = msgspec.json.decode(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from airflow_provider_oxen.exceptions import OxenConfigError, OxenError, OxenUnr
 from airflow_provider_oxen.files import FileMeta
 from airflow_provider_oxen.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
 from airflow_provider_oxen.parameters import as_text, check_conn_id
+from airflow_provider_oxen.recording import triggerer_recorder, worker_recorder
 from airflow_provider_oxen.refs import FileRef
 
 if TYPE_CHECKING:
@@ -183,11 +185,11 @@ class OxenHook(BaseHook):
 
     def get_conn(self) -> OxenClient:
         """Make a client for several requests: they share connections, and the Airflow connection is read once."""
-        return OxenClient(self.get_config)
+        return OxenClient(self.get_config, partial(worker_recorder, self.oxen_conn_id))
 
     def get_async_conn(self) -> OxenAsyncClient:
         """Make a client for several requests on the event loop. Clients of the same connection share what they can."""
-        return OxenAsyncClient(self.oxen_conn_id, self.aget_config)
+        return OxenAsyncClient(self.oxen_conn_id, self.aget_config, partial(triggerer_recorder, self.oxen_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
         """

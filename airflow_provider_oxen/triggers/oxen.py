@@ -150,7 +150,7 @@ class OxenEvaluationTrigger(BaseTrigger):
                     await self._store_waited_for(wait)  # for a triggerer that takes over
                 self._hub = client.hub
                 if isinstance(step, Outcome):
-                    outcome = replace(step, hub=client.hub)
+                    outcome, recorder = replace(step, hub=client.hub), client.recorder
                     break
                 self._log_step(before, wait, step, result)
                 # Counted from the result's time, a result of another wait's poll makes none late.
@@ -170,6 +170,7 @@ class OxenEvaluationTrigger(BaseTrigger):
             and self.end_from_trigger
             and await xcoms.store_result(self, outcome.evaluation, do_xcom_push=self.do_xcom_push)
         ):
+            recorder.ended(outcome)  # no worker decides the task's end
             yield TaskSuccessEvent()
         else:
             yield TriggerEvent(outcome.to_event())  # type: ignore[no-untyped-call]  # Airflow's
