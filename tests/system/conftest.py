@@ -12,6 +12,7 @@ from airflow_provider_oxen.testing import LocalHub
 from demo.standalone import AirflowStandalone
 from tests.support.airflow_2 import Airflow2Standalone
 from tests.support.examples import EXAMPLES, place_example
+from tests.support.listeners import StatsdListener
 from tests.support.public_hub import public_hub
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ def oxen_public(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
+def statsd() -> Iterator[StatsdListener]:
+    """What receives the metrics of the real Airflow."""
+    with StatsdListener() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example DAGs and those of these tests, in one folder."""
     folder = tmp_path_factory.mktemp("dags")
@@ -49,11 +57,19 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_airflow(
     hub: LocalHub,
     oxen_public: tuple[LocalHub, str],
+    statsd: StatsdListener,
     dags_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowStandalone]:
     """A real Airflow whose connection ``oxen_default`` leads to the hub, and ``oxen_public`` to the public one."""
-    env = {"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri, "AIRFLOW_CONN_OXEN_PUBLIC": oxen_public[1]}
+    env = {
+        "AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri,
+        "AIRFLOW_CONN_OXEN_PUBLIC": oxen_public[1],
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
+    }
     kind = Airflow2Standalone if airflow_version.startswith("2.") else AirflowStandalone
     with kind(tmp_path_factory.mktemp("airflow"), dags=dags_folder, env=env) as airflow:
         airflow.wait_for_dags({file.stem for file in dags_folder.glob("*.py")})

@@ -20,6 +20,7 @@ from airflow import __version__ as airflow_version
 if TYPE_CHECKING:
     from airflow_provider_oxen.testing import LocalHub
     from demo.standalone import AirflowStandalone
+    from tests.support.listeners import StatsdListener
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(500)]
 
@@ -110,6 +111,24 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     assert "and polls at once: evaluation all-completed" in text
     assert "rows (" in text
     assert "The gate opens. Evaluation completed (50 of 50 rows after" in text
+
+
+@pytest.mark.parametrize("process", ["triggerer", "worker"])
+def test_metrics_arrive(runs: dict, statsd: StatsdListener, process: str) -> None:  # noqa: ARG001
+    """A triggerer and the processes of tasks send their metrics to Airflow's statsd server, with tags."""
+    assert statsd.sum("airflow.oxen.polls", conn_id="oxen_default", process=process) > 0
+    assert statsd.sum("airflow.oxen.poll_seconds", process=process) > 0
+
+
+def test_metrics_have_each_outcome_and_no_wait_is_left(runs: dict, statsd: StatsdListener) -> None:  # noqa: ARG001
+    """Each of the three ways has counted how its wait ended, and the triggerer's number of waits is back at 0."""
+    outcomes = {end: statsd.sum("airflow.oxen.outcomes", outcome=end) for end in ("completed", "errored", "cancelled")}
+    waits = [sample.value for sample in statsd.named("airflow.oxen.waits")]
+
+    assert all(number >= len(WAYS) for number in outcomes.values()), outcomes
+    assert statsd.sum("airflow.oxen.rows", process="worker") >= len(WAYS) * (50 + 30 + 30)
+    assert max(waits) > 1
+    assert waits[-1] == 0
 
 
 @pytest.mark.parametrize(
