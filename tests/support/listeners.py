@@ -134,7 +134,5 @@ def _parse(body: bytes) -> Iterator[Sample]:
                 kind = metric.WhichOneof("data")
                 for point in getattr(metric, kind).data_points:
                     tags = frozenset((each.key, each.value.string_value) for each in point.attributes)
-                    if kind == "sum":
-                        assert metric.sum.is_monotonic
                     value = getattr(point, point.WhichOneof("value")) if kind in ("sum", "gauge") else point.sum
                     yield Sample(metric.name, kind, float(value), tags)
