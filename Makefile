@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # uv is quicker; pip knows mirrors that are set up for pip alone.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet $(1)
+# Runs a command that takes long, and shows for how long.
+STEP = @$(PYTHON) demo/step.py
 
 # Python keeps what it compiles: with this set, each of the many processes of Airflow would compile all its modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## Run the example gates in a real Airflow (KEEP=1 leaves it up)
+demo: $(VENV)/.demo ## Run the example DAGs in a real Airflow (KEEP=1 leaves it up)
 	@$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev ## Run the tests that need no Airflow of their own: about 8 minutes
@@ -77,18 +79,18 @@ clean: ## Remove everything that was installed and made
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, but $(PYTHON) is older: make PYTHON=/path/to/python3.11 ...")'
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(STEP) "Only the first time: making $(VENV), about 10 s" \
+		"$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip uv"
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
-	@echo "Installing Airflow and this provider into $(VENV) ..."
-	@$(call INSTALL,--editable . --group demo)
+	$(STEP) "Only the first time: installing Airflow and this provider into $(VENV), 15 s to 2 min" \
+		"$(call INSTALL,--editable . --group demo)"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.made
-	@echo "Installing Airflow, this provider and its test tools into $(VENV) ..."
-	@$(call INSTALL,--editable . --group dev)
+	$(STEP) "Only the first time: installing Airflow, this provider and its test tools into $(VENV), 1 to 3 min" \
+		"$(call INSTALL,--editable . --group dev)"
 	@touch $@ $(VENV)/.demo
 
 # An environment of its own, so that the peers and what they need are in no other.
