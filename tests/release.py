@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLED = ROOT / "build" / "installed"
+SBOM_TOOL = ROOT / "build" / "sbom-tool"
 SBOM = ROOT / "build" / "sbom.cdx.json"
 #: What stands in a text until a person has filled it in.
 OPEN = "TO FILL IN BEFORE THE FIRST RELEASE"
@@ -99,28 +100,35 @@ def find_unlicensed(packages: list[dict[str, str]]) -> list[str]:
     ]
 
 
-def install() -> Path:
-    """Install the wheel into an environment of its own; return its Python."""
-    python = INSTALLED / "bin" / "python"
-    _output(sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(INSTALLED))
-    (wheel,) = (ROOT / "dist").glob("*.whl")
-    _output(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), str(wheel))
+def install(folder: Path, *what: str) -> Path:
+    """Install something into an environment of its own; return its Python."""
+    python = folder / "bin" / "python"
+    _output(sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder))
+    _output(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), *what)
     return python
+
+
+def install_wheel() -> Path:
+    """Install the wheel into an environment of its own; return its Python."""
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    return install(INSTALLED, str(wheel))
 
 
 def check_licences() -> list[str]:
     """Check the licence of each package that is installed with the wheel."""
-    python = install()
-    listed = _output(_tool("pip-licenses"), f"--python={python}", "--from=mixed", "--format=json")
+    python = install_wheel()
+    tool = str(Path(sys.executable).with_name("pip-licenses"))
+    listed = _output(tool, f"--python={python}", "--from=mixed", "--format=json")
     return find_unlicensed(json.loads(listed))
 
 
 def write_sbom() -> None:
     """Write what is installed with the wheel as CycloneDX. The version is in none of the files that its tool reads."""
-    python = install()
+    python = install_wheel()
+    tool = install(SBOM_TOOL, "--group", f"{ROOT / 'pyproject.toml'}:sbom").with_name("cyclonedx-py")
     SBOM.parent.mkdir(exist_ok=True)
     arguments = ("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "library", "--output-reproducible")
-    _output(_tool("cyclonedx-py"), "environment", *arguments, "--output-file", str(SBOM), str(python))
+    _output(str(tool), "environment", *arguments, "--output-file", str(SBOM), str(python))
     sbom = json.loads(SBOM.read_text())
     version = _output(str(python), "-c", "import airflow_provider_oxen as p; print(p.__version__)").strip()
     sbom["metadata"]["component"] |= {"version": version, "purl": f"pkg:pypi/airflow-provider-oxen@{version}"}
@@ -152,10 +160,6 @@ def _report(problems: list[str]) -> int:
     print(*(f"PROBLEM {problem}" for problem in problems), sep="\n" if problems else "")
     print(f"{len(problems)} problems." if problems else "No problem found.")
     return 1 if problems else 0
-
-
-def _tool(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
 
 
 def _output(*command: str) -> str:
