@@ -1,122 +1,51 @@
 """
-``make demo``: run the example DAGs in a real Airflow, with an evaluation for each way to end.
+``make demo``: run all example DAGs in a real Airflow, with an evaluation for each way to end.
 
-Two of its evaluations are started by the operator. The worker's process of one of these tasks is killed on the way, and
-the hub counts how many evaluations were started all the same. The last gate judges the answers: its evaluation
-completes, but 84 % of them are right where 95 % are needed.
+The worker's process of one task that starts an evaluation is killed on the way, and the hub counts how many evaluations
+were started all the same. Two gates judge the answers: the evaluation completes, but 84 % of them are right where 95 %
+are needed. A mail server on this machine gets the mail of the example that sends one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
 import signal
 import sys
 import time
-from collections import Counter
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import requests
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
-from airflow_provider_oxen.testing import Answers, LocalHub
-from demo.standalone import AirflowStandalone
+from airflow_provider_oxen.testing import LocalHub
+from demo.airflow import DemoAirflow
+from demo.mail import MailServer, text_of
+from demo.runs import Run, all_runs
+from demo.screen import Screen, ends_table, progress_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HOME = _ROOT / ".demo"
-#: How long all gates may take after Airflow has started, in seconds: many times what they do on a quiet machine.
-_RUN_LIMIT_SECONDS = 600.0
-_COLOURS = {"success": "green", "failed": "red", "upstream_failed": "yellow", "deferred": "magenta", "running": "cyan"}
-
-
-@dataclass
-class Gate:
-    """
-    One gate of the demonstration: a run of a DAG, and the states that its tasks should end in.
-
-    :param task_id: the task that waits.
-    :param starts: whether this task starts its evaluation.
-    :param kill: whether its process is killed while the evaluation runs.
-    :param right: share of the answers that are right.
-    """
-
-    dag_id: str
-    downstream: str
-    ends: list[str]
-    expected: tuple[str, str]
-    task_id: str = "gate"
-    starts: bool = False
-    kill: bool = False
-    right: float = 1.0
-    run_id: str = ""
-    killed_pid: int | None = None
-    start_requests: int = 0
-    evaluation_ids: list[str] = field(default_factory=list)
-    states: dict[str, list[str]] = field(default_factory=dict)
-    run_state: str = "queued"
-    #: Why the gate stayed closed, as the task's log says it; None where that was not looked up.
-    reason: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.dag_id.removeprefix("example_oxen_").removeprefix("demo_")
-
-    @property
-    def ended(self) -> bool:
-        return self.run_state in ("success", "failed")
-
-    @property
-    def outcome(self) -> tuple[str, str]:
-        return self.shown(self.task_id), self.shown(self.downstream)
-
-    @property
-    def problem(self) -> str | None:
-        """What is not as expected; None if all is."""
-        if self.outcome != self.expected:
-            return f"expected {' and '.join(self.expected)}"
-        if self.starts and (self.start_requests, len(self.evaluation_ids)) != (1, 1):
-            return f"{self.start_requests} requests started {len(self.evaluation_ids)}"
-        if self.right < 1 and not self.reason:
-            return "its log does not say why"
-        return "no process was killed" if self.kill and self.killed_pid is None else None
-
-    @property
-    def ends_shown(self) -> str:
-        """How the evaluations end, and how good their answers are where that matters."""
-        ends = ", ".join(end if count == 1 else f"{count} {end}" for end, count in Counter(self.ends).items())
-        return ends if self.right == 1 else f"{ends}, {self.right:.0%} right"
-
-    def shown(self, task_id: str) -> str:
-        """Describe the state of a task; for a mapped task, how many of its instances are in which state."""
-        counts = Counter(self.states.get(task_id, []))
-        if len(counts) == 1 and counts.total() == 1:
-            return next(iter(counts))
-        return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
-
-
-def _gates() -> list[Gate]:
-    return [
-        Gate("example_oxen_gate", "publish", ["completed"], ("success", "success")),
-        Gate("example_oxen_gate", "publish", ["errored"], ("failed", "upstream_failed")),
-        Gate("example_oxen_gate", "publish", ["cancelled"], ("failed", "upstream_failed")),
-        Gate("example_oxen_gate_from_task", "publish", ["completed"], ("success", "success")),
-        Gate("example_oxen_mapped_gate", "compare", ["completed"] * 3, ("3 success", "success")),
-        Gate("example_oxen_start", "publish", ["completed"], ("success", "success"), "label", starts=True),
-        Gate("demo_killed_worker", "publish", ["completed"], ("success", "success"), "label", starts=True, kill=True),
-        Gate("example_oxen_accuracy", "publish", ["completed"], ("failed", "upstream_failed"), right=0.84),
-    ]
+_LOGS = f"{_HOME.name}/logs"
+#: How long nothing at all may happen, in seconds, while runs have not ended: many times what a busy machine needs.
+_STILL_LIMIT_SECONDS = 240.0
+#: Time between two looks at Airflow, in seconds. Each costs its API server about a tenth of one.
+_LOOK_SECONDS = 1.0
+#: How often what a run shows is looked for.
+_LOOK_UPS = 5
+#: What a person can run in another shell while Airflow is up.
+_TRIGGER = (
+    f"AIRFLOW_HOME={_HOME} {Path(sys.executable).parent}/airflow dags trigger example_oxen_gate "
+    """--conf '{"evaluation_id": "completed-60s"}'"""
+)
 
 
 def main() -> int:
@@ -130,33 +59,49 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     console = Console()
+    screen = Screen(console)
     shutil.rmtree(_HOME, ignore_errors=True)
-    began = time.monotonic()
     try:
-        with LocalHub() as hub:
-            airflow = AirflowStandalone(_HOME, dags=_link_dags(), env={"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri})
-            with ExitStack() as stack:
-                with console.status("Starting Airflow: scheduler, DAG processor, triggerer and API server ..."):
-                    stack.enter_context(airflow)
-                console.print(f"Airflow runs at {airflow.url}, a local Oxen hub at {hub.url}.", soft_wrap=True)
-                gates = _run(console, airflow, hub)
-                _report(console, gates)
-                if keep:
-                    name, password = airflow.login
-                    console.print(
-                        f"Airflow stays up at {airflow.url} (user {name}, password {password}). Ctrl-C ends it.",
-                        soft_wrap=True,
-                        highlight=False,
-                    )
-                    with suppress(KeyboardInterrupt):
-                        while True:
-                            signal.pause()
+        with ExitStack() as stack:
+            hub, mails = stack.enter_context(LocalHub()), stack.enter_context(MailServer())
+            with screen:
+                airflow = _start(screen, stack, hub, mails)
+                runs = _run(screen, airflow, hub)
+                _look_up(airflow, mails, runs)
+            _report(console, runs)
+            if keep:
+                name, password = airflow.login
+                _say(console, f"Airflow stays up at {airflow.url} (user {name}, password {password}). Ctrl-C ends it.")
+                _say(console, f"Try next, in another shell: {_TRIGGER}")
+                _say(
+                    console,
+                    f"Watch it at {airflow.url}/dags/example_oxen_gate: it waits for a minute without a worker.",
+                )
+                with suppress(KeyboardInterrupt):
+                    while True:
+                        signal.pause()
+            screen.step("Stopping Airflow.")
     except KeyboardInterrupt:
-        console.print("Interrupted. All processes have been stopped.")
+        _say(console, "Interrupted. All processes have been stopped.")
         return 130
-    good = all(gate.problem is None for gate in gates)
-    console.print(f"Took {time.monotonic() - began:.0f} s. Airflow's logs are in {_HOME.relative_to(_ROOT)}/logs.")
-    return 0 if good else 1
+    except RuntimeError as error:
+        _say(console, f"{error}\nAll processes have been stopped.")
+        return 1
+    _say(console, f"Took {screen.seconds:.0f} s. The logs of the tasks are in {_LOGS}, those of Airflow beside it.")
+    if not keep:
+        _say(console, f"Try next: make demo KEEP=1, which leaves Airflow up. Then, in another shell: {_TRIGGER}")
+    return 0 if all(run.problem is None for run in runs) else 1
+
+
+def _start(screen: Screen, stack: ExitStack, hub: LocalHub, mails: MailServer) -> DemoAirflow:
+    """Start Airflow. Its address and login are shown before."""
+    env = {"AIRFLOW_CONN_OXEN_DEFAULT": hub.connection_uri, "AIRFLOW_CONN_SMTP_DEFAULT": mails.connection_uri}
+    airflow = DemoAirflow(_HOME, dags=_link_dags(), env=env, screen=screen)
+    name, password = airflow.login
+    screen.step(f"Airflow: {airflow.url} (user {name}, password {password}), as soon as its API server runs.")
+    screen.step(f"A local Oxen hub runs at {hub.url}. Logs go to {_LOGS}.")
+    screen.step("All of it takes less than a minute on two quiet cores, and longer on a busy machine.")
+    return stack.enter_context(airflow)
 
 
 def _link_dags() -> Path:
@@ -168,110 +113,143 @@ def _link_dags() -> Path:
     return dags
 
 
-def _run(console: Console, airflow: AirflowStandalone, hub: LocalHub) -> list[Gate]:
-    """Start a run for each gate, and show their progress until all have ended."""
-    gates = _gates()
-    airflow.wait_for_dags({gate.dag_id for gate in gates})
-    for number, gate in enumerate(gates):
-        gate.run_id = f"demo-{number + 1}"
-        airflow.trigger(gate.dag_id, gate.run_id, _conf(gate, hub))
-    deadline = time.monotonic() + _RUN_LIMIT_SECONDS
-    with Live(_progress(gates, hub), console=console, refresh_per_second=4, transient=True) as live:
-        while not all(gate.ended for gate in gates) and time.monotonic() < deadline:
-            for gate in gates:
-                if not gate.ended:
-                    _refresh(airflow, gate)
-                if gate.starts:
-                    _count_starts(gate, hub)
-                if gate.kill and gate.killed_pid is None:
-                    _kill(airflow, hub, gate)
-            live.update(_progress(gates, hub))
-            time.sleep(0.5)
-    for gate in gates:
-        if gate.right < 1:
-            log = airflow.task_log(gate.dag_id, gate.run_id, gate.task_id)
-            found = re.search(r"Condition not met: .*?(?=; for instance|; evaluation completed)", log)
-            gate.reason = None if found is None else found[0]
-    return gates
+def _run(screen: Screen, airflow: DemoAirflow, hub: LocalHub) -> list[Run]:
+    """Begin all runs, and follow them until they have ended or nothing moves any more."""
+    runs = all_runs()
+    waiting = list(runs)
+    screen.step("Waiting until Airflow has parsed the DAGs.")
+    changed_at, before = time.monotonic(), ""
+    while not all(run.ended for run in runs):
+        if airflow.ended:
+            raise RuntimeError(f"Airflow has ended. {airflow.ends_of_logs(airflow.ended)}")
+        with _patience():
+            if waiting:
+                _begin(screen, airflow, hub, waiting)
+            _look(screen, airflow, hub, runs)
+        known, ended = sum(bool(run.run_id) for run in runs), sum(run.ended for run in runs)
+        screen.follow(
+            f"Of {len(runs)} runs, {known} have begun and {ended} have ended.", lambda: progress_table(runs, hub)
+        )
+        now = str([(run.state, run.states) for run in runs])
+        if now != before:
+            changed_at, before = time.monotonic(), now
+        if time.monotonic() - changed_at > _STILL_LIMIT_SECONDS:
+            screen.step(f"Nothing has moved for {_STILL_LIMIT_SECONDS:.0f} s.")
+            break
+        time.sleep(_LOOK_SECONDS)
+    return runs
 
 
-def _conf(gate: Gate, hub: LocalHub) -> dict[str, Any]:
-    """Choose the parameters of a run. An evaluation that the run waits for is added to the hub."""
-    if gate.starts:  # what an evaluation does that is started here is said by its model
-        return {"model": f"{gate.ends[0]}-18s"}
-    ids = gate.evaluation_ids = [
-        hub.add_evaluation(end=end, seconds=12 + 3 * i, answers=Answers(right=gate.right, wrong=1 - gate.right))
-        for i, end in enumerate(gate.ends)
-    ]
-    return {"evaluation_ids": ids} if len(ids) > 1 else {"evaluation_id": ids[0]}
-
-
-def _count_starts(gate: Gate, hub: LocalHub) -> None:
-    """Find what a run asked the hub to start. The name of an evaluation says which task and run it belongs to."""
-    begin = f"{gate.dag_id}.{gate.task_id} {gate.run_id} "
-    gate.evaluation_ids = [started.id for started in list(hub.started) if started.body["name"].startswith(begin)]
-    names = [json.loads(request.body)["name"] for request in list(hub.start_requests)]
-    gate.start_requests = sum(name.startswith(begin) for name in names)
-
-
-def _kill(airflow: AirflowStandalone, hub: LocalHub, gate: Gate) -> None:
-    """Kill the process of a task on its worker. Its first poll of the evaluation shows that it has stored the id."""
-    if not any(hub.requests_for(evaluation_id) for evaluation_id in gate.evaluation_ids):
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Let a request fail that Airflow is too busy for: what was asked is asked again a moment later."""
+    try:
+        yield
+    except (requests.ConnectionError, requests.Timeout):
         return
-    for instance in airflow.task_instances(gate.dag_id, gate.run_id):
-        if instance["task_id"] == gate.task_id and instance["state"] == "running" and instance["pid"]:
+    except requests.HTTPError as error:
+        if error.response.status_code < requests.codes.server_error:
+            raise
+
+
+def _begin(screen: Screen, airflow: DemoAirflow, hub: LocalHub, waiting: list[Run]) -> None:
+    """Begin the runs whose DAG is parsed. One that the schedule begins needs its DAG unpaused."""
+    if errors := airflow.get("/importErrors")["import_errors"]:
+        raise RuntimeError(f"A DAG cannot be imported. {errors[0]['stack_trace']}")
+    parsed = {dag["dag_id"] for dag in airflow.get("/dags", limit=100)["dags"]}
+    for run in [run for run in waiting if run.dag_id in parsed]:
+        if run.begun_by == "schedule":
+            airflow.patch(f"/dags/{run.dag_id}", {"is_paused": False})
+        elif not run.begun_by:
+            try:
+                airflow.trigger(run.dag_id, run.name, run.conf(hub))
+            except requests.HTTPError as error:
+                if error.response.status_code != requests.codes.conflict:  # its response was lost
+                    raise
+        waiting.remove(run)
+    if not waiting:
+        screen.step("All DAGs are parsed, and their runs begin, with evaluations that take some seconds each.")
+
+
+def _look(screen: Screen, airflow: DemoAirflow, hub: LocalHub, runs: list[Run]) -> None:
+    """Look at all runs, with two requests. Kill what is to be killed."""
+    # In this order: once a run has ended, the states of its tasks are final.
+    dag_runs = airflow.get("/dags/~/dagRuns", limit=100)["dag_runs"]
+    tasks = airflow.get("/dags/~/dagRuns/~/taskInstances", limit=100)["task_instances"]
+    for run in runs:
+        had_ended = run.ended
+        run.see(dag_runs, tasks)
+        run.count_starts(hub)
+        if run.kill and run.killed_pid is None:
+            _kill(hub, run, tasks)
+        if run.ended and not had_ended and not screen.console.is_terminal:
+            gate = f"{run.gate} {run.gate_state}, " if run.gate_state and run.gate != run.then else ""
+            screen.step(f"{run.name} ({run.dag_id}): {gate}{run.then} {run.then_state}")
+
+
+def _kill(hub: LocalHub, run: Run, tasks: list[dict[str, Any]]) -> None:
+    """Kill the process of a task on its worker. Its first poll of the evaluation shows that it has stored the id."""
+    if not any(hub.requests_for(evaluation_id) for evaluation_id in run.evaluation_ids):
+        return
+    for task in tasks:
+        mine = (task["dag_id"], task["dag_run_id"], task["task_id"]) == (run.dag_id, run.run_id, run.gate)
+        if mine and task["state"] == "running" and task["pid"]:
             with suppress(ProcessLookupError):
-                os.kill(instance["pid"], signal.SIGKILL)
-                gate.killed_pid = instance["pid"]
+                os.kill(task["pid"], signal.SIGKILL)
+                run.killed_pid = task["pid"]
 
 
-def _refresh(airflow: AirflowStandalone, gate: Gate) -> None:
-    state = airflow.run_state(gate.dag_id, gate.run_id)
-    gate.states = {}
-    for instance in airflow.task_instances(gate.dag_id, gate.run_id):
-        gate.states.setdefault(instance["task_id"], []).append(instance["state"] or "none")
-    gate.run_state = state  # set last: once the run has ended, the states of its tasks are final
+def _look_up(airflow: DemoAirflow, mails: MailServer, runs: list[Run]) -> None:
+    """Find what runs show at their end. Logs may come a little late."""
+    for run in [run for run in runs if run.shows and run.ended]:
+        for _ in range(_LOOK_UPS):
+            with _patience():
+                run.shown = _find_shown(airflow, mails, run)
+            if run.shown:
+                break
+            time.sleep(_LOOK_SECONDS)
 
 
-def _progress(gates: list[Gate], hub: LocalHub) -> Table:
-    table = Table("Gate", "Evaluation", "Rows", "Gate task", "Downstream", title="Waiting without a worker")
-    for gate in gates:
-        documents = [hub.status_of(evaluation_id) for evaluation_id in gate.evaluation_ids]
-        done = sum(document["progress"]["processed"] for document in documents if document)
-        rows = sum(document["progress"]["total"] for document in documents if document)
-        statuses = Counter(document["status"] if document else "no request yet" for document in documents)
-        words = ", ".join(status if count == 1 else f"{count} {status}" for status, count in statuses.items())
-        bar = ProgressBar(total=rows or 1, completed=done, width=20)
-        table.add_row(gate.name, words, bar, _state(gate.shown(gate.task_id)), _state(gate.shown(gate.downstream)))
-    return table
+def _find_shown(airflow: DemoAirflow, mails: MailServer, run: Run) -> str:
+    if run.shows == "reason":
+        log = airflow.task_log(run.dag_id, run.run_id, run.gate)
+        found = re.search(r"Condition not met: .*?(?=; for instance|; evaluation completed)", log)
+        return f"{found[0]}." if found else ""
+    if run.shows == "mail":
+        return "".join(f"{mail['subject']}: {text_of(mail)}" for mail in mails.mails[:1])
+    return "; ".join(map(_point, airflow.xcom(run.dag_id, run.run_id, run.then) or []))
 
 
-def _report(console: Console, gates: list[Gate]) -> None:
-    table = Table(
-        "Gate", "Evaluation", "Started", "Gate task", "Downstream", "As expected", title="How each gate ended"
-    )
-    for gate in gates:
-        wanted = Text("yes", "green") if gate.problem is None else Text(f"no: {gate.problem}", "red")
-        count = len(gate.evaluation_ids)
-        started = ("once" if count == 1 else f"{count} times") if gate.starts else "before"
-        table.add_row(gate.name, gate.ends_shown, started, _state(gate.outcome[0]), _state(gate.outcome[1]), wanted)
-    console.print(table)
-    for gate in gates:
-        if gate.killed_pid is not None and gate.problem is None:
-            console.print(
-                f"{gate.name}: process {gate.killed_pid} of the task {gate.task_id} was killed with SIGKILL while its "
+def _point(value: str | dict[str, Any]) -> str:
+    """Show what a task read from the event of an asset: a text, or the share that was measured."""
+    return value if isinstance(value, str) else f"{value['condition']}: {value['share']:.0%}"
+
+
+def _report(console: Console, runs: list[Run]) -> None:
+    console.print()
+    console.print(ends_table(runs))
+    console.print()
+    leads = {
+        "reason": "the evaluation completed, but the gate stays closed. ",
+        "mail": "a mail was sent. ",
+        "result": "begun by the update of the asset, whose event says: ",
+    }
+    for run in runs:
+        if run.problem is not None:
+            _say(console, f"{run.name} is not as expected: {run.problem}.")
+        if run.shown:
+            _say(console, f"{run.name}: {leads[run.shows]}{run.shown}")
+        if run.killed_pid is not None:
+            _say(
+                console,
+                f"{run.name}: process {run.killed_pid} of the task {run.gate} was killed with SIGKILL while its "
                 f"evaluation ran. The next attempt waited for the same evaluation. "
-                f"Requests to start one that the hub counted: {gate.start_requests}.",
-                highlight=False,
-            )
-        if gate.reason is not None and gate.problem is None:
-            console.print(
-                f"{gate.name}: the evaluation completed, but the gate stays closed. {gate.reason}.", highlight=False
+                f"Requests to start one that the hub counted: {run.start_requests}.",
             )
 
 
-def _state(state: str) -> Text:
-    return Text(state, _COLOURS.get(state.rpartition(" ")[2], ""))
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

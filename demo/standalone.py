@@ -22,18 +22,16 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
 #: Variables that Airflow must not get: settings of another Airflow, and one that makes each process compile modules.
 _NOT_INHERITED = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
 #: How long Airflow may take to start, in seconds. It takes about 20 on two cores, and many times that on busy ones.
-_START_LIMIT_SECONDS = 400.0
+START_LIMIT_SECONDS = 400.0
 #: How long Airflow may take for one response, in seconds. It takes far less than one, unless the machine is busy.
-_RESPONSE_LIMIT_SECONDS = 60.0
-#: How long it may take to stop before it is killed, in seconds. Its data is not needed afterwards, so little is enough.
-_STOP_LIMIT_SECONDS = 4.0
+RESPONSE_LIMIT_SECONDS = 60.0
 
 
 class AirflowStandalone:
@@ -49,6 +47,8 @@ class AirflowStandalone:
 
     _api = "/api/v2"
     _health = "/api/v2/monitor/health"
+    #: How long it may take to stop before it is killed, in seconds. Its data is not needed afterwards.
+    _stop_limit_seconds = 4.0
     _parts: tuple[str, ...] = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
     def __init__(
@@ -60,7 +60,7 @@ class AirflowStandalone:
         commands: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self.port, worker_log_port, trigger_log_port = _free_ports(3)
+        self.port, worker_log_port, trigger_log_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)},
@@ -83,6 +83,8 @@ class AirflowStandalone:
         }
         self._commands = dict(commands or {"standalone": ("standalone",)})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        #: Which parts of Airflow have been seen running.
+        self.healthy: set[str] = set()
         self._session = requests.Session()
         self._session.trust_env = False
 
@@ -91,6 +93,11 @@ class AirflowStandalone:
         """User name and password for the UI, which Airflow generates."""
         text = (self.home / "simple_auth_manager_passwords.json.generated").read_text()
         return next(iter(json.loads(text).items()))
+
+    @property
+    def ended(self) -> list[str]:
+        """The commands that have ended, although Airflow should run."""
+        return [name for name, process in self._processes.items() if process.poll() is not None]
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -113,13 +120,17 @@ class AirflowStandalone:
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *self._commands[name]],
-                env=self.env,
+                env=self._env_of(name),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _env_of(self, name: str) -> dict[str, str]:  # noqa: ARG002
+        """Return the environment variables of a command."""
+        return self.env
 
     def kill(self, name: str) -> None:
         """Kill a command and all processes it started with SIGKILL, as if the machine had lost its power."""
@@ -137,7 +148,7 @@ class AirflowStandalone:
         self._session.close()
         processes, self._processes = list(self._processes.values()), {}
         with _signals_ignored():
-            _stop_groups(processes)
+            _stop_groups(processes, self._stop_limit_seconds)
 
     def get(self, path: str, **params: Any) -> Any:
         """Send a GET request to Airflow's REST API, and return the JSON of the response."""
@@ -145,7 +156,7 @@ class AirflowStandalone:
 
     def get_ui(self, path: str) -> Any:
         """Send a GET request to the API that Airflow's web pages use."""
-        response = self._session.get(f"{self.url}/ui{path}", timeout=_RESPONSE_LIMIT_SECONDS)
+        response = self._session.get(f"{self.url}/ui{path}", timeout=RESPONSE_LIMIT_SECONDS)
         response.raise_for_status()
         return response.json()
 
@@ -218,22 +229,23 @@ class AirflowStandalone:
         return "\n".join(_log_line(entry) for entry in content)
 
     def _wait_until_healthy(self) -> None:
-        def ended() -> bool:
-            return any(process.poll() is not None for process in self._processes.values())
-
-        if _wait_until(lambda: ended() or self._is_healthy(), _START_LIMIT_SECONDS) and not ended():
+        if _wait_until(lambda: bool(self.ended) or self._is_healthy(), START_LIMIT_SECONDS) and not self.ended:
             return
-        logs = [self.home / f"{name}.log" for name in self._commands]
-        tails = "\n".join(
+        raise RuntimeError(f"Airflow did not start. {self.ends_of_logs(self._commands)}")
+
+    def ends_of_logs(self, names: Iterable[str]) -> str:
+        """Return the last lines that these commands have written."""
+        logs = [self.home / f"{name}.log" for name in names]
+        return "\n".join(
             f"The end of {log}:\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists()
         )
-        raise RuntimeError(f"Airflow did not start. {tails}")
 
     def _is_healthy(self) -> bool:
         """Check whether all parts run, and log in once they do. Before that, anything may be missing."""
         with contextlib.suppress(requests.RequestException, FileNotFoundError, KeyError, ValueError):
-            health = self._session.get(f"{self.url}{self._health}", timeout=_RESPONSE_LIMIT_SECONDS).json()
-            if all(health[part]["status"] == "healthy" for part in self._parts):
+            health = self._session.get(f"{self.url}{self._health}", timeout=RESPONSE_LIMIT_SECONDS).json()
+            self.healthy = {part for part in self._parts if health[part]["status"] == "healthy"}
+            if len(self.healthy) == len(self._parts):
                 self._log_in()
                 return True
         return False
@@ -241,14 +253,14 @@ class AirflowStandalone:
     def _log_in(self) -> None:
         name, password = self.login
         body = {"username": name, "password": password}
-        response = self._session.post(f"{self.url}/auth/token", json=body, timeout=_RESPONSE_LIMIT_SECONDS)
+        response = self._session.post(f"{self.url}/auth/token", json=body, timeout=RESPONSE_LIMIT_SECONDS)
         response.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def _call(self, method: str, path: str, **named: Any) -> Any:
         headers = {"Accept": "application/json"}
         response = self._session.request(
-            method, f"{self.url}{self._api}{path}", headers=headers, timeout=_RESPONSE_LIMIT_SECONDS, **named
+            method, f"{self.url}{self._api}{path}", headers=headers, timeout=RESPONSE_LIMIT_SECONDS, **named
         )
         if not response.ok:
             raise requests.HTTPError(f"{response.status_code} {response.text[:500]}", response=response)
@@ -278,7 +290,7 @@ def _log_line(entry: str | dict[str, Any]) -> str:
     return "\n".join([str(entry.get("event", "")), *(f"{d['exc_type']}: {d['exc_value']}" for d in details)])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [found.getsockname()[1] for found in sockets]
@@ -293,12 +305,12 @@ def _group_lives(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _stop_groups(processes: list[subprocess.Popen[bytes]]) -> None:
+def _stop_groups(processes: list[subprocess.Popen[bytes]], limit_seconds: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        deadline = time.monotonic() + _STOP_LIMIT_SECONDS
+        deadline = time.monotonic() + limit_seconds
         while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
             time.sleep(0.1)
     for process in processes:

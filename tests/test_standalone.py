@@ -85,7 +85,7 @@ def api_server(port: int, seconds: list[float]) -> Iterator[None]:
 
 def test_slow_airflow_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A health check that takes too long is made again, within the limit for the whole start."""
-    monkeypatch.setattr(standalone, "_RESPONSE_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(standalone, "RESPONSE_LIMIT_SECONDS", 0.2)
     airflow = SlowAirflow(tmp_path, dags=tmp_path)
     (tmp_path / "simple_auth_manager_passwords.json.generated").write_text('{"admin": "password"}')
     slow = [30.0, 30.0]
@@ -96,8 +96,8 @@ def test_slow_airflow_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_wait_for_airflow_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An Airflow that never responds is stopped at the limit, and the error says so."""
-    monkeypatch.setattr(standalone, "_RESPONSE_LIMIT_SECONDS", 0.2)
-    monkeypatch.setattr(standalone, "_START_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(standalone, "RESPONSE_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(standalone, "START_LIMIT_SECONDS", 1.0)
     airflow = SlowAirflow(tmp_path, dags=tmp_path)
 
     with api_server(airflow.port, [30.0] * 9), pytest.raises(RuntimeError, match="Airflow did not start"), airflow:
@@ -117,7 +117,7 @@ def test_airflow_that_ends_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_slow_response_does_not_end_the_wait_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that takes too long is sent again while a run is waited for."""
-    monkeypatch.setattr(standalone, "_RESPONSE_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(standalone, "RESPONSE_LIMIT_SECONDS", 0.2)
     airflow = AirflowStandalone(tmp_path, dags=tmp_path)
     responses = iter(["running", "success"])
     monkeypatch.setattr(airflow, "run_state", lambda *_: (airflow.get("/any"), next(responses))[1])

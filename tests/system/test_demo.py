@@ -15,6 +15,8 @@ import psutil
 import pytest
 import requests
 
+from demo.runs import all_runs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,24 +64,42 @@ def _left_over() -> list[str]:
     return found
 
 
-def test_demo_shows_each_gate_and_stays_up_where_asked(start: list[subprocess.Popen[str]]) -> None:
-    """Each gate ends as it should; with KEEP the UI accepts the login that is printed; then all is stopped."""
+def test_demo_runs_each_example_and_stays_up_where_asked(start: list[subprocess.Popen[str]]) -> None:
+    """
+    Each run ends as it should. The login is the first thing that is shown, and with KEEP the UI accepts it.
+
+    The command that is shown to try next begins one more run. Then all is stopped.
+    """
     process = _demo(start, "--keep")
     text = ""
     for line in process.stdout:
         text += line
-        if "Ctrl-C ends it" in line:
+        if line.startswith("Watch it at"):
             break
-    address, name, password = re.search(r"stays up at (\S+) \(user (\S+), password (\S+)\)", text).groups()
-
-    assert text.count("│ yes ") == 8, text
-    assert text.count("│ once ") == 2, text
-    assert re.search(r"process \d+ of the task label was killed", text), text
+    first = text.splitlines()[0]
+    address, name, password = re.search(r"\[ .. s\] Airflow: (\S+) \(user (\S+), password (\S+)\)", first).groups()
     words = " ".join(text.split())
-    assert "accuracy: the evaluation completed, but the gate stays closed. Condition not met: intent = label" in words
-    assert "holds for 840 of 1,000 rows (84 %), at least 95 % are needed." in words
-    login = requests.post(f"{address}/auth/token", json={"username": name, "password": password}, timeout=10)
+
+    assert len(re.findall(r" yes *$", text, re.MULTILINE)) == len(all_runs()), text
+    for run in all_runs():
+        assert re.search(rf"^\[ *\d+ s\] {run.name} \({run.dag_id}\): ", text, re.MULTILINE), text
+    assert re.search(r"worker-killed: process \d+ of the task label was killed", text), text
+    assert "hub counted: 1." in text
+    assert (
+        "84-percent-closed: the evaluation completed, but the gate stays closed. Condition not met: intent = label "
+        "holds for 840 of 1,000 rows (84 %), at least 95 % are needed." in words
+    )
+    assert "intent = label: 97%" in words
+    assert "Its error: the model returned no answer for row 601" in words
+    login = requests.post(f"{address}/auth/token", json={"username": name, "password": password}, timeout=60)
     assert login.status_code == 201
+    command = re.search(r"Try next, in another shell: (.+)", text)[1]
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=120, capture_output=True)
+    headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+    runs = requests.get(f"{address}/api/v2/dags/example_oxen_gate/dagRuns", headers=headers, timeout=60).json()[
+        "dag_runs"
+    ]
+    assert {"evaluation_id": "completed-60s"} in [run["conf"] for run in runs]
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     assert _left_over() == []
