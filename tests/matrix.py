@@ -27,6 +27,8 @@ from xml.etree import ElementTree as ET
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tested-with.md"
 BEGIN, END = "<!-- written by make test-matrix UPDATE=1 -->", "<!-- end of what make test-matrix writes -->"
+#: What the constraints of each Airflow have for this package's dependencies, in files named after its version.
+CONSTRAINTS = ROOT / "tests" / "constraints"
 _FOLDER = ROOT / ".venv" / "matrix"
 #: How long the tests of one row may take, in seconds: many times what they do, so that only what hangs is ended.
 _LIMIT_SECONDS = 1200
@@ -52,8 +54,8 @@ class Row:
 
     airflow: str
     python: str
-    #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows, ``constrained`` the
-    #: newest of what goes with the lowest common-compat and aiohttp: Airflow's constraints files have old ones.
+    #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows, ``constrained`` what
+    #: the constraints of that Airflow have.
     dependencies: str = "newest"
     #: Whether a real Airflow runs here, too.
     system: bool = False
@@ -82,8 +84,8 @@ class Row:
         return self.folder / "bin" / "python"
 
 
-#: Each Airflow with the newest of everything (3.0: of what its constraints allow), the oldest and the newest Airflow
-#: with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
+#: Each Airflow with the newest of everything (3.0 with its constraints, the oldest ones), the oldest and the newest
+#: Airflow with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
 MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
@@ -175,23 +177,18 @@ def _install(row: Row) -> None:
         python = sys.executable
     _say(row, "installing")
     _uv("venv", "--clear", "--python", python, row.folder)
-    constraints = _constraints() if row.dependencies == "constrained" else None
+    constrained = row.dependencies == "constrained"
     _uv(
         "pip", "install", "--python", row.interpreter, "--editable", ROOT,
-        *(_test_tools() if constraints else ("--group", f"{ROOT}/pyproject.toml:test")),
+        *(_test_tools() if constrained else ("--group", f"{ROOT}/pyproject.toml:test")),
+        *(("--constraints", *CONSTRAINTS.glob(f"{row.airflow}.*")) if constrained else ()),
         "--resolution", "lowest-direct" if row.dependencies == "lowest" else "highest",
-        *(constraints or ()), f"apache-airflow=={row.airflow}.*",
+        f"apache-airflow=={row.airflow}.*",
     )  # fmt: skip
     listed = _uv("pip", "list", "--format", "freeze", "--python", row.interpreter)
     row.installed = dict(line.split("==") for line in listed.splitlines() if "==" in line)
     version = "import platform; print(platform.python_version())"
     row.installed["python"] = subprocess.check_output([row.interpreter, "-c", version], text=True).strip()
-
-
-def _constraints() -> list[str]:
-    """List common-compat and aiohttp with their floors. The constraints of Airflow 3.0 have 1.7.0 and 3.12.4."""
-    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return [one.replace(">=", "==") for one in needed if one.startswith(("aiohttp", "apache-airflow-providers"))]
 
 
 def _test_tools() -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_oxen.config import parse_config
 from tests.docs.pages import ROOT
+from tests.matrix import CONSTRAINTS
 
 PAGE = (ROOT / "docs/how-to/set-up.md").read_text()
 SECTIONS = {text.partition("\n")[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
@@ -42,3 +43,18 @@ def test_connections_of_the_page_can_be_used() -> None:
         connection = json.loads(text)
         assert connection.pop("conn_type") == "oxen"
         assert parse_config("oxen_default", **connection).base_url == "https://hub.oxen.ai"
+
+
+def test_table_of_constraints_is_what_is_tested() -> None:
+    """Each row has the versions of a file of ``tests/constraints``, and each file has a row."""
+    table = re.findall(r"^\| (\d\S+) \| (.*) \|$", SECTIONS["Install beside Airflow's constraints"], re.MULTILINE)
+    packages = ("apache-airflow-providers-common-compat", "aiohttp", "apache-airflow-providers-openlineage", "duckdb")
+
+    assert {airflow: [cell.strip() for cell in cells.split("|")] for airflow, cells in table} == {
+        file.stem: [_pinned(file.read_text(), package) for package in packages] for file in CONSTRAINTS.glob("*.txt")
+    }
+
+
+def _pinned(text: str, package: str) -> str:
+    found = re.search(rf"^{package}==(\S+)$", text, re.MULTILINE)
+    return found[1] if found else ""
