@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 __all__ = [
+    "hides_connections_of_teams",
     "is_still_deferred",
     "may_use_xcoms",
     "refuse_missing_variables",
@@ -26,6 +27,18 @@ __all__ = [
     "task_of",
     "trigger_ends_at",
 ]
+
+
+def hides_connections_of_teams() -> bool:
+    """
+    Say whether a triggerer does not find the connections that belong to a team. No public way.
+
+    Source: ``InProcessExecutionAPI`` of Airflow 3.3.2. A triggerer looks connections up there in the name of no task,
+    so the look-up is for no team.
+    """
+    from airflow_provider_oxen.airflow_names import conf
+
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
 
 
 def runs_in_triggerer(trigger: BaseTrigger) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_oxen import version_compat
+from airflow_provider_oxen import triggerer_compat, version_compat
 from airflow_provider_oxen.airflow_names import AirflowNotFoundException, BaseHook, get_async_connection
 from airflow_provider_oxen.calls import (
     build_get_evaluation,
@@ -221,7 +221,7 @@ class OxenHook(BaseHook):
 
     async def aget_config(self) -> ClientConfig:
         """Read the Airflow connection without blocking the event loop. As :meth:`get_config`."""
-        with _lookup_errors(self.oxen_conn_id):
+        with _lookup_errors(self.oxen_conn_id, in_triggerer=True):
             connection = await get_async_connection(self.oxen_conn_id, hook=self)
         # In a thread, because it looks at CA files. All waits of a connection share one look-up.
         return await asyncio.to_thread(self._parse_config, connection)
@@ -252,7 +252,7 @@ class OxenHook(BaseHook):
 
 
 @contextmanager
-def _lookup_errors(conn_id: str) -> Iterator[None]:
+def _lookup_errors(conn_id: str, *, in_triggerer: bool = False) -> Iterator[None]:
     """Distinguish a connection that does not exist from a look-up that failed this time."""
     try:
         check_conn_id(conn_id)
@@ -261,9 +261,11 @@ def _lookup_errors(conn_id: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
+        hidden = in_triggerer and triggerer_compat.hides_connections_of_teams()
         raise OxenConfigError(
             "there is no such connection, or Airflow cannot read it. Define it in the UI, as an environment variable "
-            "or in a secrets backend; in a URI, the API key has to be percent-encoded",
+            "or in a secrets backend; in a URI, the API key has to be percent-encoded"
+            + (". A triggerer does not find connections that belong to a team" if hidden else ""),
             field="conn_id",
             conn_id=conn_id,
         ) from error

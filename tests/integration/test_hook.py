@@ -54,6 +54,26 @@ def test_missing_connection_is_named(read: Callable[[OxenHook], object]) -> None
         read(OxenHook("nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("read", "multi_team", "said"),
+    [
+        (lambda hook: asyncio.run(hook.aget_config()), "True", True),
+        (lambda hook: asyncio.run(hook.aget_config()), "False", False),
+        (OxenHook.get_config, "True", False),
+    ],
+)
+def test_missing_connection_may_be_that_of_a_team(
+    read: Callable[[OxenHook], object], multi_team: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In multi-team mode, what a triggerer says of a missing connection names the likely cause."""
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", multi_team)
+
+    with pytest.raises(OxenConfigError) as raised:
+        read(OxenHook("nowhere"))
+
+    assert ("A triggerer does not find connections that belong to a team" in str(raised.value)) is said
+
+
 def test_unknown_extra_field_is_named_in_a_warning(
     set_connection: Callable[..., None], oxen_hub: LocalHub, logged: Callable[[], str]
 ) -> None:
