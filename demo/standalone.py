@@ -1,8 +1,8 @@
 """
 A real Airflow on this machine: ``airflow standalone``, or its processes one by one.
 
-It keeps all its files in one folder and listens on free ports of the loopback interface. Each command runs in a process
-group of its own, which is stopped as a whole.
+It keeps all its files in one folder and listens on free ports of the loopback interface. Each command runs in a session
+of its own, which is stopped as a whole: in it, each task has a process group of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import requests
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class AirflowStandalone:
         self.stop()
 
     def start(self, name: str) -> None:
-        """Run one of the commands in a process group of its own. Its output goes to ``<name>.log``."""
+        """Run one of the commands in a session of its own. Its output goes to ``<name>.log``."""
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *self._commands[name]],
@@ -135,7 +136,7 @@ class AirflowStandalone:
     def kill(self, name: str) -> None:
         """Kill a command and all processes it started with SIGKILL, as if the machine had lost its power."""
         process = self._processes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        _signal_session(process, signal.SIGKILL)
         process.wait()
 
     def restart_if_ended(self, name: str) -> None:
@@ -148,7 +149,7 @@ class AirflowStandalone:
         self._session.close()
         processes, self._processes = list(self._processes.values()), {}
         with _signals_ignored():
-            _stop_groups(processes, self._stop_limit_seconds)
+            _stop_sessions(processes, self._stop_limit_seconds)
 
     def get(self, path: str, **params: Any) -> Any:
         """Send a GET request to Airflow's REST API, and return the JSON of the response."""
@@ -296,22 +297,29 @@ def free_ports(count: int) -> list[int]:
         return [found.getsockname()[1] for found in sockets]
 
 
-def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+def _find_session(process: subprocess.Popen[bytes]) -> list[int]:
+    """Find the processes of a session by its first process, which may have ended."""
     process.poll()  # removes a zombie, which would count as alive
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):  # it has ended, or may not be asked
+            if os.getsid(pid) == process.pid:
+                found.append(pid)
+    return found
 
 
-def _stop_groups(processes: list[subprocess.Popen[bytes]], limit_seconds: float) -> None:
+def _signal_session(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    for pid in _find_session(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _stop_sessions(processes: list[subprocess.Popen[bytes]], limit_seconds: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+            _signal_session(process, number)
         deadline = time.monotonic() + limit_seconds
-        while time.monotonic() < deadline and any(_group_lives(process) for process in processes):
+        while time.monotonic() < deadline and any(_find_session(process) for process in processes):
             time.sleep(0.1)
     for process in processes:
         process.wait()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +126,38 @@ def test_slow_response_does_not_end_the_wait_for_a_run(tmp_path: Path, monkeypat
     with api_server(airflow.port, slow):
         assert airflow.wait_for_run("dag", "run", limit_seconds=30) == "success"
     assert slow == []
+
+
+@pytest.mark.parametrize("done", ["stopped", "killed"])
+def test_tasks_end_with_airflow(tmp_path: Path, done: str) -> None:
+    """A task, which Airflow runs in a process group of its own, ends with the command that runs it."""
+    file = tmp_path / "task"
+
+    class AirflowWithTask(SlowAirflow):
+        program = f"""
+import subprocess, sys, time
+task = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], process_group=0)
+open({str(file)!r} + ".part", "w").write(str(task.pid))
+__import__("os").rename({str(file)!r} + ".part", {str(file)!r})
+time.sleep(60)
+"""
+
+    airflow = AirflowWithTask(tmp_path, dags=tmp_path)
+    try:
+        airflow.start("standalone")
+        while not file.exists():
+            time.sleep(0.05)
+        task = psutil.Process(int(file.read_text()))
+        if done == "killed":
+            airflow.kill("standalone")
+    finally:
+        airflow.stop()
+
+    deadline = time.monotonic() + 10
+    with suppress(psutil.NoSuchProcess):
+        while task.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.alone  # a worker of pytest-xdist that is terminated itself takes no fixtures down
