@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         _made_gate: Gate | None
 
 
-__all__ = ["GateTaskMixin", "describe_task", "naming_task"]
+__all__ = ["GateTaskMixin", "check_start_is_judged", "describe_task", "naming_task"]
 
 #: A text that ends in it is no literal of Python.
 _NO_OBJECT = "|"
@@ -60,6 +60,22 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
     except ValueError as error:
         error.args = (f"{describe_task(arguments)}: {error}",)
         raise
+
+
+def check_start_is_judged(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse to start an evaluation whose rows the conditions could never judge.
+
+    :param arguments: of an operator, by name.
+    :raises ValueError: its results are not committed, or are in a file of a format that is not read.
+    """
+    if arguments.get("conditions") is None:
+        return
+    from airflow_provider_oxen.conditions import needs_rows, parse_conditions
+    from airflow_provider_oxen.start_request import check_can_be_judged
+
+    if needs_rows(parse_conditions(arguments["conditions"])):
+        check_can_be_judged(arguments)
 
 
 class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
@@ -118,13 +134,11 @@ class GateTaskMixin(version_compat.ExecutionTimeoutMixin):
             execution_timeout=self.execution_timeout,
         )
         if self.conditions is not None:
-            from airflow_provider_oxen.conditions import check_conditions, needs_rows, parse_conditions
+            from airflow_provider_oxen.conditions import check_conditions
 
             check_conditions(self.conditions, end_from_trigger=self.end_from_trigger)
-            if self.started_here and needs_rows(parse_conditions(self.conditions)):
-                from airflow_provider_oxen.start_request import check_can_be_judged
-
-                check_can_be_judged(vars(self))
+            if self.started_here:
+                check_start_is_judged(vars(self))
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """

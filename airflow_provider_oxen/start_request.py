@@ -178,7 +178,7 @@ def check_can_be_judged(arguments: Mapping[str, Any]) -> None:
     """
     Refuse conditions on rows where results are not committed, or not read: they would be paid for, and never judged.
 
-    :param arguments: of the operator, by name. What a template will be is not checked.
+    :param arguments: of the operator, by name. What a template will be is not checked, nor what is not there.
     :raises ValueError: it is so.
     """
     body = arguments.get("body")
@@ -189,7 +189,7 @@ def check_can_be_judged(arguments: Mapping[str, Any]) -> None:
         raise ValueError("conditions on rows need auto_commit=True: otherwise there are no results to read")
     from airflow_provider_oxen.table_formats import find_format
 
-    path = fields["target_path"] or arguments["path"]
+    path = fields["target_path"] or arguments.get("path")
     if isinstance(path, str) and is_known(path) and isinstance(problem := find_format(PurePath(path).suffix), str):
         raise ValueError(problem)
 

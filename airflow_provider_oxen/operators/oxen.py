@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_oxen import start_request, version_compat
 from airflow_provider_oxen.airflow_names import AirflowException, AirflowFailException, BaseOperator, conf
-from airflow_provider_oxen.gate_task import GateTaskMixin, describe_task, naming_task
+from airflow_provider_oxen.gate_task import GateTaskMixin, check_start_is_judged, describe_task, naming_task
 from airflow_provider_oxen.parameters import check_durations, is_known, parse_seconds
 
 if TYPE_CHECKING:
@@ -307,6 +307,7 @@ class OxenRunEvaluationOperator(GateTaskMixin, BaseOperator):
             given = {name: value for arguments in (*defaults, kwargs) for name, value in arguments.items()}
             start_request.check_settings(given)
             start_request.check_fields(given)
+            check_start_is_judged(given)
 
     @classmethod
     def _check_known(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

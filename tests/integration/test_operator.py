@@ -197,10 +197,7 @@ MAPPED: dict[str, Any] = {
         ({"sample_count": 10}, "sample_count needs is_sample=True"),
         ({"batch_size": -1}, "batch_size must be a whole number"),
         ({"wait_for_completion": False, "soft_fail": True}, "soft_fail has no meaning with wait_for_completion=False"),
-        (
-            {"conditions": row_count(5), "auto_commit": True, "path": "data/rows.txt"},
-            r"conditions on rows can read parquet, .*, but the results are in a file ending in '\.txt'",
-        ),
+        ({"conditions": row_count(5)}, "conditions on rows need auto_commit=True"),
         (
             {"conditions": row_count(5), "auto_commit": True, "target_path": "out/rows.csv.gz"},
             r"but the results are in a file ending in '\.gz'",
@@ -221,6 +218,7 @@ def test_mapped_task_refuses_its_constants_when_the_dag_is_parsed(arguments: dic
         ({"target_branch": "results"}, {"auto_commit": True}),
         ({"target_branch": "results", "body": {"auto_commit": True}}, {}),
         ({"start_from_trigger": False}, {}),
+        ({"conditions": row_count(5), "target_path": "out.csv"}, {"auto_commit": True}),
         ({"prompt": "{{ params.prompt }}", "on_clear": "start_again", "on_unknown_start": "start_again"}, {}),
     ],
 )
