@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -10,9 +11,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from packaging.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 # Airflow reads its configuration when it is first imported.
@@ -24,6 +27,10 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 if version("apache-airflow").startswith("2."):  # whose default for tests does not go with SQLite
     os.environ["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 warns where it is not set
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -54,3 +61,12 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", checked)
+
+
+@pytest.fixture(autouse=True)
+def _left_behind() -> Iterator[None]:
+    """Collect the garbage of each test at its end: what it left open is then reported of it, not of a later test."""
+    gc.freeze()  # what is there already, which is most, need not be looked through
+    yield
+    gc.collect()
+    gc.unfreeze()

@@ -342,7 +342,7 @@ responses = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(responses, max_size=6), st.sampled_from(["running", "completed", "errored", "cancelled"]))
 def test_gate_opens_only_on_a_completion_of_that_very_evaluation(
     oxen_hub: LocalHub, faults: list[Any], end: str

@@ -237,7 +237,7 @@ def check_sequence(hub: LocalHub, sequence: Happenings) -> None:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(sequences)
 def test_no_sequence_ends_a_wait_wrongly(oxen_hub: LocalHub, sequence: Happenings) -> None:
     """Whatever happens on the way, a wait ends as its evaluation did, or times out where that one never ends."""

@@ -1355,7 +1355,7 @@ WINDOWS = [
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="this Airflow has no task state store")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     steps=st.lists(
         st.tuples(

@@ -263,7 +263,7 @@ def test_repr_shows_neither_key_nor_proxy() -> None:
     assert "s3cret" not in shown
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.fixed_dictionaries(
         {},

@@ -593,7 +593,7 @@ def test_dict_has_every_field_of_the_contract_but_the_prompt() -> None:
     assert set(written) == {"id", "namespace", "repo_name", "status", "progress", *FIELDS} - {"prompt"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DOCUMENTS)
 @example({"id": "a\0\ud800", "status": "a\0\ud800"})
 @example({"id": ID, "status": "running", "credits_used": 2**63 - 1})

@@ -451,7 +451,7 @@ def test_unknown_status_that_looks_like_the_right_one_is_shown_as_it_is(status: 
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(OutcomeReason),
     st.fixed_dictionaries(dict.fromkeys(["error", "hub", "deadline", "at"], ODD)),

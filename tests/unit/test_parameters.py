@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_oxen.exceptions import OxenConfigError
@@ -102,7 +102,6 @@ def test_refusal_names_the_argument() -> None:
     assert (caught.value.field, caught.value.conn_id) == ("evaluation_id", None)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=12) | st.text(alphabet="./\\%2eEfF;?#", max_size=6))
 def test_accepted_value_is_exactly_one_path_segment(value: str) -> None:
     """Whatever is accepted leaves one segment in the path when encoded, and reads back as itself."""

@@ -127,7 +127,6 @@ def test_response_hides_its_body() -> None:
     assert KEY not in repr(Response(200, {}, KEY.encode()))
 
 
-@settings(deadline=None)
 @given(*[st.text(min_size=1, max_size=8)] * 3)
 def test_path_names_what_was_asked_for(namespace: str, repo_name: str, evaluation_id: str) -> None:
     """Every name that is accepted is one encoded segment of the path."""
@@ -667,7 +666,7 @@ ENVELOPES = st.fixed_dictionaries(
 BODIES = st.binary(max_size=60) | (ENVELOPES | JSON_VALUES).map(lambda value: json.dumps(value).encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from([200] * 4 + [100, 204, 302, 304, 401, 404, 408, 429, 500, 599, 999]), HEADERS, BODIES)
 @example(429, {"retry-after": "1 Jan 1 0:0 +2359"}, b"{}")
 def test_any_response_is_an_evaluation_or_an_error(status_code: int, headers: dict[str, str], body: bytes) -> None:

@@ -558,7 +558,7 @@ _CELLS = (
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(_CELLS, _CELLS), min_size=1, max_size=12))
 def test_counts_are_those_of_plain_python(check: Check, suffix: str, rows: list[tuple[str | None, str | None]]) -> None:
     """Whatever is in the cells, the conditions count what Python counts."""

@@ -521,7 +521,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     steps=STEPS,
     retries=st.integers(0, 3),

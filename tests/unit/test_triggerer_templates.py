@@ -262,7 +262,7 @@ _EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_EXPRESSIONS)
 def test_no_template_that_passes_asks_without_map_indexes(expression: str) -> None:
     """However a template is written: if it passes, no ``xcom_pull`` in it makes the trigger hang."""

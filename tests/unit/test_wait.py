@@ -441,7 +441,7 @@ WAITS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(WAITS, RESULTS, st.floats(0, 1))
 def test_every_wait_ends_once_and_opens_for_its_own_completion_only(
     wait: Wait, results: list[tuple[Evaluation | OxenError, float]], jitter: float
@@ -512,7 +512,6 @@ def test_event_is_plain_and_complete() -> None:
     assert type(event["outcome"]) is str
 
 
-@settings(deadline=None)
 @given(OUTCOMES)
 def test_event_means_the_same_after_its_passage(outcome: Outcome) -> None:
     """An outcome that crossed the database as JSON is the same outcome."""
@@ -524,7 +523,7 @@ def test_event_means_the_same_after_its_passage(outcome: Outcome) -> None:
     assert again.to_event() == event
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     JSON_VALUES
     | st.fixed_dictionaries(
@@ -715,7 +714,6 @@ def test_time_by_which_a_poll_is_late_counts_neither_as_outage_nor_as_lag(late: 
     assert _wait().without_delay(late) == _wait()
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(_wait().to_memory())), st.none() | st.integers() | st.text() | st.just([])),
     st.booleans(),
