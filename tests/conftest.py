@@ -70,3 +70,10 @@ def _left_behind() -> Iterator[None]:
     yield
     gc.collect()
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _left_behind_by_module() -> Iterator[None]:
+    """Collect at a module's end what was there before its tests began, and is not needed any more."""
+    yield
+    gc.collect()
