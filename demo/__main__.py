@@ -63,7 +63,7 @@ def main() -> int:
     shutil.rmtree(_HOME, ignore_errors=True)
     try:
         with ExitStack() as stack:
-            hub, mails = stack.enter_context(LocalHub()), stack.enter_context(MailServer())
+            hub, mails = stack.enter_context(LocalHub(pages=True)), stack.enter_context(MailServer())
             with screen:
                 airflow = _start(screen, stack, hub, mails)
                 runs = _run(screen, airflow, hub)

@@ -1,8 +1,8 @@
 """
 Every address that a person can open. Pure: from what is known of an evaluation to a URL.
 
-Only addresses that the vendor itself shows are made, for the public hub. Where another hub shows its pages is not
-known, so there is none for it. Source: links on the vendor's pages, ``https://www.oxen.ai/{namespace}/{repo_name}``,
+Only addresses that the vendor itself shows are made, for the public hub, and the same ones for a local hub that has
+pages. Where another hub shows its pages is not known, so there is none for it. Source: links on the vendor's pages, ``https://www.oxen.ai/{namespace}/{repo_name}``,
 followed by ``/evaluations/{evaluation_id}`` or ``/file/{branch_or_commit}/{path}``.
 """
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["evaluation_url", "repository_url", "results_url", "source_url"]
 
 #: The hub whose pages are at ``www.oxen.ai``.
-_PUBLIC_HUB = "https://hub.oxen.ai"
+_PUBLIC_HUB, _PUBLIC_PAGES = "https://hub.oxen.ai", "https://www.oxen.ai"
+#: The beginning and the end of the address of a local hub that has pages. They are below that address.
+_LOCAL_HUB = ("http://127.0.0.1:", "/local-hub")
 
 
 def evaluation_url(ref: EvaluationRef, hub: str | None) -> str | None:
@@ -28,9 +30,8 @@ def evaluation_url(ref: EvaluationRef, hub: str | None) -> str | None:
 
 def repository_url(namespace: str, repo_name: str, hub: str | None) -> str | None:
     """Build the address of a repository; None for a hub whose pages are not known."""
-    if hub != _PUBLIC_HUB:
-        return None
-    return f"https://www.oxen.ai/{quote(namespace, safe='')}/{quote(repo_name, safe='')}"
+    pages = _find_pages(hub)
+    return None if pages is None else f"{pages}/{quote(namespace, safe='')}/{quote(repo_name, safe='')}"
 
 
 def source_url(ref: EvaluationRef, evaluation: Evaluation, hub: str | None) -> str | None:
@@ -63,3 +64,10 @@ def _file_url(ref: EvaluationRef, hub: str | None, version: str | None, path: st
     if repository is None or any(segment in ("", ".", "..") for segment in (version or "", *segments)):
         return None
     return f"{repository}/file/{'/'.join(quote(segment, safe='') for segment in (version or '', *segments))}"
+
+
+def _find_pages(hub: str | None) -> str | None:
+    if hub == _PUBLIC_HUB:
+        return _PUBLIC_PAGES
+    begins, ends = _LOCAL_HUB
+    return hub if hub is not None and hub.startswith(begins) and hub.endswith(ends) else None

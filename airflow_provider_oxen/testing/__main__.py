@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m airflow_provider_oxen.testing",
         description="Run a local Oxen hub, to try and to test DAGs. An id such as completed-20s, errored-5s or "
         "cancelled-10s-again is an evaluation that ends this way, so many seconds after the first request for it. As "
-        "the model of a request that starts an evaluation, it says the same of that evaluation.",
+        "the model of a request that starts an evaluation, it says the same of that evaluation. The hub has a page for "
+        "each repository, such as /local-hub/ox/r, and tasks link to the pages of their evaluations.",
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1 (default: any free one)")
     parser.add_argument(
@@ -48,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         try:
-            hub = stack.enter_context(LocalHub(port=options.port, api_key=options.api_key))
+            hub = stack.enter_context(LocalHub(port=options.port, api_key=options.api_key, pages=True))
         except (OSError, OverflowError) as error:  # OverflowError: no port has such a number
             parser.error(f"port {options.port} cannot be used ({getattr(error, 'strerror', error)})")
         print(f"Oxen hub at {hub.url}")
-        print(f"AIRFLOW_CONN_OXEN_DEFAULT={hub.connection_uri}")
+        print(f"AIRFLOW_CONN_OXEN_DEFAULT={shlex.quote(hub.connection_json)}")
         for end, seconds in options.evaluation:
             print(f"{end} after {seconds:g} s: {hub.add_evaluation(end=end, seconds=seconds)}")
         sys.stdout.flush()

@@ -8,11 +8,11 @@ from typing import Any
 
 from airflow_provider_oxen.testing.files import Repository
 from airflow_provider_oxen.testing.results import commit_results, find_target, has_source
-from airflow_provider_oxen.testing.scenario import Scenario
+from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
 from airflow_provider_oxen.testing.starting import StartedEvaluation, show_request, with_defaults
 from airflow_provider_oxen.testing.tables import check_format
 
-__all__ = ["HubEvaluation"]
+__all__ = ["EvaluationStore", "HubEvaluation"]
 
 
 @dataclass
@@ -74,3 +74,28 @@ class HubEvaluation:
     def _show(self, began_at: datetime, now: datetime) -> dict[str, Any]:
         document = self.scenario.document(self.id, began_at, now)
         return show_request(document, self.started, self.scenario) if self.started else document
+
+
+class EvaluationStore:
+    """The evaluations of a hub. Every thread may use it."""
+
+    def __init__(self) -> None:
+        self._evaluations: dict[str, HubEvaluation] = {}
+
+    def add(self, evaluation: HubEvaluation) -> None:
+        """Add an evaluation, in place of one with the same id."""
+        self._evaluations[evaluation.id] = evaluation
+
+    def remove(self, evaluation_id: str) -> None:
+        """Remove an evaluation, if it is there."""
+        self._evaluations.pop(evaluation_id, None)
+
+    def find(self, evaluation_id: str) -> HubEvaluation | None:
+        """Find an evaluation. One whose id says what it does is added when it is first looked for."""
+        if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
+            self.add(HubEvaluation(evaluation_id, scenario))
+        return self._evaluations.get(evaluation_id)
+
+    def begun(self) -> list[HubEvaluation]:
+        """List those whose time has begun."""
+        return [found for found in list(self._evaluations.values()) if found.began_at]

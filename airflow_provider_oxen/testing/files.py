@@ -182,17 +182,30 @@ class FileStore:
         :param missing: what does not exist, as for :func:`is_missing`.
         :return: the file, and the branch or the commit by which it was found; None if there is no such file.
         """
-        segments = decode_segments(address.removeprefix("/api/repos/"))
+        segments = decode_segments(address.partition("/api/repos/")[2])
         if segments is None:
             return None
         namespace, repo_name, _, *target = segments
         with self._lock:
-            repository = self._repository(namespace, repo_name)
-            named = repository.split(target)
-            found = repository.find(*named) if named else None
-        if found is None or named is None or is_missing(missing, namespace, repo_name, *named):
+            named = self._repository(namespace, repo_name).split(target)
+        found = self.find_at((namespace, repo_name), *named, missing) if named else None
+        return (found, named[0]) if found and named else None
+
+    def find_at(
+        self, repository: tuple[str, str], version: str, path: str, missing: Collection[str]
+    ) -> FileVersion | None:
+        """
+        Find a file.
+
+        :param repository: its namespace and its name.
+        :param version: a branch, or the id of a commit.
+        :param path: the file's path.
+        :param missing: as for :meth:`find`.
+        """
+        if is_missing(missing, *repository, version, path):
             return None
-        return found, named[0]
+        with self._lock:
+            return self._repository(*repository).find(version, path)
 
     def _repository(self, namespace: str, repo_name: str) -> Repository:
         names = (namespace, repo_name)

@@ -17,24 +17,15 @@ from aiohttp import web
 
 from airflow_provider_oxen.testing.addresses import is_missing
 from airflow_provider_oxen.testing.endpoints import Endpoint, FindEffects, Handler, build_handler, with_key
-from airflow_provider_oxen.testing.envelope import (
-    build_error,
-    build_evaluation,
-    build_file,
-    build_meta,
-)
-from airflow_provider_oxen.testing.evaluation import HubEvaluation
+from airflow_provider_oxen.testing.envelope import build_error, build_evaluation, build_file, build_meta
+from airflow_provider_oxen.testing.evaluation import EvaluationStore, HubEvaluation
 from airflow_provider_oxen.testing.exchange import Effect, HubRequest, HubResponse
 from airflow_provider_oxen.testing.faults import Fault, FaultList
 from airflow_provider_oxen.testing.files import Commit, FileStore, FileVersion, Repository, new_commit_id
-from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
+from airflow_provider_oxen.testing.scenario import Scenario
 from airflow_provider_oxen.testing.server import Server
-from airflow_provider_oxen.testing.starting import (
-    OnStart,
-    StartedEvaluation,
-    check_request,
-    choose_scenario,
-)
+from airflow_provider_oxen.testing.site import Site
+from airflow_provider_oxen.testing.starting import OnStart, StartedEvaluation, check_request, choose_scenario
 from airflow_provider_oxen.testing.tables import Content, Row, find_columns, write_rows
 
 if TYPE_CHECKING:
@@ -43,6 +34,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["LocalHub"]
+
+#: The end of the address of a hub with pages. By it, the client knows that there are some.
+_WITH_PAGES = "/local-hub"
 
 
 class LocalHub:
@@ -88,10 +82,20 @@ class LocalHub:
     :param port: TCP port; 0: any free one.
     :param api_key: the API key that requests must have. The response to any other is 401.
     :param tls: TLS context to serve https with; None: http.
+    :param pages: whether it serves web pages, too, that show its evaluations and files to a person, without a key. Its
+        address then ends in ``/local-hub``, and tasks with that address link to the pages.
     """
 
-    def __init__(self, *, port: int = 0, api_key: str = "local-hub-key", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        api_key: str = "local-hub-key",
+        tls: ssl.SSLContext | None = None,
+        pages: bool = False,
+    ) -> None:
         self.api_key = api_key
+        self._prefix = _WITH_PAGES if pages else ""
         self.requests: list[HubRequest] = []
         self.on_start: OnStart = None
         self.out_of_credits = False
@@ -103,31 +107,34 @@ class LocalHub:
         self._file_faults = FaultList("file_faults")
         self._meta_faults = FaultList("meta_faults")
         self._files = FileStore(self._commit_results)
+        self._evaluations = EvaluationStore()
         self._server = Server(self._routes(), port=port, tls=tls)
-        self._evaluations: dict[str, HubEvaluation] = {}
         self._request_counts: Counter[str] = Counter()
 
     def _routes(self) -> list[web.RouteDef]:
         """List the endpoints. A new one is a line here and a method that makes its response; the first match counts."""
+        found = [route for prefix in dict.fromkeys(("", self._prefix)) for route in self._api_routes(f"{prefix}/api")]
+        if self._prefix:
+            found += Site(lambda: self.url, self._evaluations, self._files, lambda: self.missing).routes(self._prefix)
+        return [*found, web.route("*", "/{rest:.*}", build_handler(self._not_found, lambda *_: (), self._record))]
+
+    def _api_routes(self, api: str) -> list[web.RouteDef]:
+        repository = f"{api}/repos/{{namespace}}/{{repo_name}}"
         return [
             web.get(
-                "/api/repos/{namespace}/{repo_name}/evaluations/{evaluation_id}",
+                f"{repository}/evaluations/{{evaluation_id}}",
                 self._handler(self._evaluation, self._effects_on_evaluation),
             ),
-            web.post(
-                "/api/repos/{namespace}/{repo_name}/evaluations/{target:.*}",
-                self._handler(self._start, self._effects_on_start),
-            ),
+            web.post(f"{repository}/evaluations/{{target:.*}}", self._handler(self._start, self._effects_on_start)),
             web.get(  # and HEAD
-                "/api/repos/{namespace}/{repo_name}/file/{target:.*}",
+                f"{repository}/file/{{target:.*}}",
                 self._handler(self._file, lambda *_: self._file_faults.next_effects()),
             ),
             web.get(
-                "/api/repos/{namespace}/{repo_name}/meta/{target:.*}",
+                f"{repository}/meta/{{target:.*}}",
                 self._handler(self._meta, lambda *_: self._meta_faults.next_effects()),
             ),
-            web.get("/api/authorize", self._handler(self._user)),
-            web.route("*", "/{rest:.*}", build_handler(self._not_found, lambda *_: (), self._record)),
+            web.get(f"{api}/authorize", self._handler(self._user)),
         ]
 
     @property
@@ -138,7 +145,7 @@ class LocalHub:
     @property
     def url(self) -> str:
         """Address of the hub, without a slash at the end."""
-        return self._server.url
+        return f"{self._server.url}{self._prefix}"
 
     @property
     def connections_opened(self) -> int:
@@ -153,7 +160,10 @@ class LocalHub:
     @property
     def connection_uri(self) -> str:
         """An Airflow connection to this hub as a URI, as for ``AIRFLOW_CONN_OXEN_DEFAULT``."""
-        return f"oxen://:{quote(self.api_key, safe='')}@127.0.0.1:{self.port}/{self.url.partition(':')[0]}"
+        key = quote(self.api_key, safe="")
+        if self._prefix:  # a host with a path has to be percent-encoded in a URI
+            return f"oxen://:{key}@{quote(self.url, safe='')}"
+        return f"oxen://:{key}@127.0.0.1:{self.port}/{self.url.partition(':')[0]}"
 
     @property
     def connection_json(self) -> str:
@@ -200,13 +210,13 @@ class LocalHub:
         :return: its id.
         """
         evaluation_id = evaluation_id or str(uuid.uuid4())
-        self._evaluations[evaluation_id] = HubEvaluation(evaluation_id, Scenario(**scenario))
+        self._evaluations.add(HubEvaluation(evaluation_id, Scenario(**scenario)))
         self._request_counts.pop(evaluation_id, None)
         return evaluation_id
 
     def remove_evaluation(self, evaluation_id: str) -> None:
         """Remove an evaluation: from now on the response is 404."""
-        self._evaluations.pop(evaluation_id, None)
+        self._evaluations.remove(evaluation_id)
 
     def add_file(
         self, namespace: str, repo_name: str, path: str, content: Content | Sequence[Row], *, branch: str = "main"
@@ -240,7 +250,7 @@ class LocalHub:
 
     def status_of(self, evaluation_id: str) -> dict[str, Any] | None:
         """Return an evaluation's fields as they are now, without a request; None before the first request for it."""
-        found = self._evaluations.get(evaluation_id)
+        found = self._evaluations.find(evaluation_id)
         if found is None or found.began_at is None:
             return None
         return found.document(_utc_now())
@@ -256,7 +266,7 @@ class LocalHub:
 
     def _evaluation(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
         evaluation_id, repository = names["evaluation_id"], (names["namespace"], names["repo_name"])
-        found = self._find(evaluation_id)
+        found = self._evaluations.find(evaluation_id)
         if found is None or not found.is_in(*repository) or is_missing(self.missing, *repository):
             return self._not_found(request, names)
         return build_evaluation(found.document(_utc_now()))
@@ -267,7 +277,7 @@ class LocalHub:
             return started
         scenario = choose_scenario(self.on_start, started)
         now = _utc_now()
-        self._evaluations[started.id] = HubEvaluation(started.id, scenario, now, started)
+        self._evaluations.add(HubEvaluation(started.id, scenario, now, started))
         self.started.append(started)
         # At its start it is queued, also if it takes no time at all.
         return build_evaluation(HubEvaluation(started.id, replace(scenario, seconds=1), now, started).document(now))
@@ -282,7 +292,7 @@ class LocalHub:
 
     def _commit_results(self, names: tuple[str, str], repository: Repository) -> None:
         """Let evaluations commit to a repository what was answered, in the order in which they completed."""
-        ends = [(found.ends_at, found) for found in list(self._evaluations.values())]
+        ends = [(found.ends_at, found) for found in self._evaluations.begun()]
         for _, evaluation in sorted(((at, found) for at, found in ends if at), key=itemgetter(0)):
             evaluation.commit(names, repository, _utc_now())
 
@@ -290,7 +300,7 @@ class LocalHub:
         """Count a request for an evaluation, and find what its scenario says goes wrong with this one."""
         evaluation_id = names["evaluation_id"]
         self._request_counts[evaluation_id] += 1
-        found = self._find(evaluation_id)
+        found = self._evaluations.find(evaluation_id)
         fault = found.scenario.fault_for(self._request_counts[evaluation_id]) if found else None
         return [fault.what] if fault else []
 
@@ -313,11 +323,6 @@ class LocalHub:
         """Add a request to the list, and return the id of its response."""
         self.requests.append(request)
         return f"local-{len(self.requests)}"
-
-    def _find(self, evaluation_id: str) -> HubEvaluation | None:
-        if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
-            self._evaluations[evaluation_id] = HubEvaluation(evaluation_id, scenario)
-        return self._evaluations.get(evaluation_id)
 
 
 def _utc_now() -> datetime:

@@ -14,7 +14,10 @@ from airflow_provider_oxen.links.addresses import evaluation_url, results_url, s
 REF = EvaluationRef("ox", "customer-intents", "e-1")
 HUB = "https://hub.oxen.ai"
 FILE = "https://www.oxen.ai/ox/customer-intents/file"
-OTHER_HUBS = [None, "", "http://hub.oxen.ai", "https://dev.hub.oxen.ai", "https://hub.oxen.ai/prefix"]
+OTHER_HUBS = [
+    *(None, "", "http://hub.oxen.ai", "https://dev.hub.oxen.ai", "https://hub.oxen.ai/prefix"),
+    *("http://127.0.0.1:8765", "https://127.0.0.1:8765/local-hub", "http://hub.example/local-hub"),
+]
 
 
 def _seen(**fields: Any) -> Evaluation:
@@ -42,6 +45,13 @@ def test_only_the_public_hub_has_known_pages(hub: str | None) -> None:
     assert evaluation_url(REF, hub) is None
     assert source_url(REF, evaluation, hub) is None
     assert results_url(REF, evaluation, hub) is None
+
+
+def test_local_hub_with_pages_has_them_below_its_address() -> None:
+    """The end of its address says that it has pages."""
+    assert evaluation_url(REF, "http://127.0.0.1:8765/local-hub") == (
+        "http://127.0.0.1:8765/local-hub/ox/customer-intents/evaluations/e-1"
+    )
 
 
 def test_names_are_encoded() -> None:
