@@ -40,7 +40,7 @@ _PAGE = """<!doctype html>
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em }
 th, td { border-bottom: 1px solid #8886; padding: .2em 1em .2em 0; text-align: left; vertical-align: top }
-td, pre { white-space: pre-wrap; overflow-wrap: anywhere }
+td, pre { white-space: pre-wrap; overflow-wrap: break-word }
 progress { width: 100% }
 footer { margin-top: 2em; opacity: .7 }
 </style>
