@@ -12,7 +12,7 @@ STEP = @$(PYTHON) demo/step.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-chaos test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
+.PHONY: help demo test test-system test-chaos test-cluster test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-system: $(VENV)/.dev ## Run gates in a real Airflow: all ways to wait, kill
 
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
 	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)
+
+test-cluster: $(VENV)/.cluster ## Kill and restart parts of an Airflow on Celery while tasks wait (SHORT=1 for fewer; UPDATE=1 writes its tables there)
+	$(BIN)/python -m pytest tests/cluster $(if $(SHORT),--short) $(if $(UPDATE),--update-docs)
 
 test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser
 	$(BIN)/python -m pytest tests/ui
@@ -105,4 +108,13 @@ $(VENV)/.ui: pyproject.toml $(VENV)/.dev
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 		echo "Installing chromium ..." && apt-get update -qq && apt-get install -y -qq chromium; } || \
 		{ echo "A browser is needed: install Debian's package chromium, or another build of it as 'chromium' on the PATH"; exit 1; }
+	@touch $@
+
+# Debian may start a service with the package. It is stopped: the test starts a Redis of its own.
+$(VENV)/.cluster: pyproject.toml $(VENV)/.dev
+	@$(call INSTALL,--group cluster)
+	@command -v redis-server >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo "Installing Redis ..." && apt-get update -qq && apt-get install -y -qq redis-server && \
+		{ service redis-server stop >/dev/null 2>&1 || true; }; } || \
+		{ echo "Redis is needed: install Debian's package redis-server, or another one as 'redis-server' on the PATH"; exit 1; }
 	@touch $@

@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if exitstatus or config.getoption("keyword"):
             terminalreporter.write_line(f"{PAGE.name} is left as it is: the table is written from all tests.")
             return
-        PAGE.write_text(with_table(PAGE.read_text(), build_table(rows)))
+        PAGE.write_text(with_table(PAGE.read_text(), build_table(rows), target="test-chaos"))
 
 
 @pytest.fixture(scope="session")

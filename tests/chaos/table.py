@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "Row", "build_table", "with_table"]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-_BEGIN = "<!-- written by make test-chaos UPDATE=1 -->"
-_END = "<!-- end of what make test-chaos writes -->"
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,11 @@ def build_table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join([row.what, *row.seen])} |" for row in rows)])
 
 
-def with_table(text: str, table: str) -> str:
-    """Put a table between the two markers of a text."""
-    pattern = f"({re.escape(_BEGIN)}\n).*?(\n?{re.escape(_END)})"
-    new, count = re.subn(pattern, lambda match: f"{match[1]}{table}\n{_END}", text, flags=re.DOTALL)
+def with_table(text: str, table: str, *, target: str) -> str:
+    """Put a table between the two markers of a text that name a target of make."""
+    begin, end = f"<!-- written by make {target} UPDATE=1 -->", f"<!-- end of what make {target} writes -->"
+    pattern = f"({re.escape(begin)}\n).*?(\n?{re.escape(end)})"
+    new, count = re.subn(pattern, lambda match: f"{match[1]}{table}\n{end}", text, flags=re.DOTALL)
     if count != 1:
         raise ValueError("the text has not exactly one pair of markers for the table")
     return new
