@@ -213,7 +213,11 @@ def _test(row: Row, kind: str, *paths: str) -> None:
     report = row.folder / f"{kind}.xml"
     report.unlink(missing_ok=True)
     began = time.monotonic()
-    command = [row.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}", *paths]
+    command = [
+        *(row.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"),
+        *("--tb=short", "--show-capture=no"),  # the report has what is left out here
+        *paths,
+    ]
     try:
         done = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
