@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_oxen import downloads, retries
+from airflow_provider_oxen import downloads, retries, streaming
 from airflow_provider_oxen.airflow_names import AirflowTaskTimeout
 from airflow_provider_oxen.evaluations import Evaluation
 from airflow_provider_oxen.exceptions import (
@@ -405,6 +405,34 @@ def test_file_without_an_end_is_stopped_by_its_limit(oxen_hub: LocalHub, to: Pat
 
     assert naps == []
     assert _names(to.parent) == [to.name]
+    _wait_until(lambda: not _downloads())
+
+
+def test_thread_that_has_no_room_ends_with_its_download(
+    oxen_hub: LocalHub, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download may end while its thread waits for room for the next block. That thread ends, too."""
+    is_full = threading.Event()
+
+    class Room(threading.Semaphore):
+        def acquire(self, *args: Any, **named: Any) -> bool:
+            if super().acquire(blocking=False):
+                return True
+            is_full.set()
+            return super().acquire(*args, **named)
+
+    def begin(*_: Any) -> None:
+        assert is_full.wait(15)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streaming.threading, "Semaphore", Room)
+    monkeypatch.setattr(downloads, "_whole_or_nothing", begin)
+    _add(oxen_hub)
+    oxen_hub.file_faults = [Fault(Endless())]
+
+    with pytest.raises(KeyboardInterrupt):
+        OxenHook().download_file(*NAMES, to)
+
     _wait_until(lambda: not _downloads())
 
 
