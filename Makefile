@@ -30,7 +30,7 @@ test-system: $(VENV)/.dev ## Run gates in a real Airflow: all ways to wait, kill
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
 	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)
 
-test-cluster: $(VENV)/.cluster ## Kill and restart parts of an Airflow on Celery while tasks wait (SHORT=1 for fewer; UPDATE=1 writes its tables there)
+test-cluster: $(VENV)/.cluster ## Kill and restart parts of an Airflow on Celery while tasks wait (SHORT=1 for fewer; UPDATE=1 writes the tables in docs/reliability.md)
 	$(BIN)/python -m pytest tests/cluster $(if $(SHORT),--short) $(if $(UPDATE),--update-docs)
 
 test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser

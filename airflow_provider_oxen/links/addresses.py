@@ -2,8 +2,10 @@
 Every address that a person can open. Pure: from what is known of an evaluation to a URL.
 
 Only addresses that the vendor itself shows are made, for the public hub, and the same ones for a local hub that has
-pages. Where another hub shows its pages is not known, so there is none for it. Source: links on the vendor's pages, ``https://www.oxen.ai/{namespace}/{repo_name}``,
-followed by ``/evaluations/{evaluation_id}`` or ``/file/{branch_or_commit}/{path}``.
+pages. Where another hub shows its pages is not known, so there is none for it.
+
+Source: links on the vendor's pages, ``https://www.oxen.ai/{namespace}/{repo_name}``, followed by
+``/evaluations/{evaluation_id}`` or ``/file/{branch_or_commit}/{path}``.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class OxenEvaluationSensor(GateTaskMixin, BaseSensorOperator):
 
     An outlet whose URI begins with ``oxen://`` (see :mod:`airflow_provider_oxen.assets`) gets an event with facts about
     the evaluation when the gate opens. Where Airflow's OpenLineage provider is installed, the task's events name the
-    data that goes in and comes out (see :mod:`airflow_provider_oxen.lineage`). For the public hub, the task's page has
-    links to the evaluation, its source data and its results.
+    data that goes in and comes out (see :mod:`airflow_provider_oxen.lineage`). The task's page has
+    links to the evaluation, its source data and its results, for the public hub and for a local hub with pages.
 
     :param namespace: user or organization that owns the repository. (templated)
     :param repo_name: the repository. (templated)

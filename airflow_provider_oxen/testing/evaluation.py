@@ -93,7 +93,7 @@ class EvaluationStore:
     def find(self, evaluation_id: str) -> HubEvaluation | None:
         """Find an evaluation. One whose id says what it does is added when it is first looked for."""
         if evaluation_id not in self._evaluations and (scenario := from_evaluation_id(evaluation_id)):
-            self.add(HubEvaluation(evaluation_id, scenario))
+            self._evaluations.setdefault(evaluation_id, HubEvaluation(evaluation_id, scenario))
         return self._evaluations.get(evaluation_id)
 
     def begun(self) -> list[HubEvaluation]:

@@ -83,7 +83,7 @@ class LocalHub:
     :param api_key: the API key that requests must have. The response to any other is 401.
     :param tls: TLS context to serve https with; None: http.
     :param pages: whether it serves web pages, too, that show its evaluations and files to a person, without a key. Its
-        address then ends in ``/local-hub``, and tasks with that address link to the pages.
+        address then ends in ``/local-hub``, and tasks with that address link to the pages, unless it is https.
     """
 
     def __init__(

@@ -6,6 +6,8 @@ The page of an evaluation that has not ended loads itself again every two second
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,9 +17,15 @@ from jinja2 import DictLoader, Environment
 
 from airflow_provider_oxen.testing.exchange import HubResponse
 from airflow_provider_oxen.testing.files import FileVersion
-from airflow_provider_oxen.testing.tables import find_columns, read_rows
+from airflow_provider_oxen.testing.tables import Content, find_columns, read_rows
 
-__all__ = ["build_evaluation_page", "build_file_page", "build_missing_page", "build_repository_page"]
+__all__ = [
+    "build_evaluation_page",
+    "build_file_page",
+    "build_index_page",
+    "build_missing_page",
+    "build_repository_page",
+]
 
 #: How many rows of a table are shown, and how many bytes of a file that is none.
 _ROWS, _BYTES = 100, 10_000
@@ -36,6 +44,7 @@ _PAGE = """<!doctype html>
 <meta http-equiv="refresh" content="2">
 {% endif %}
 <title>{{ title }}</title>
+<link rel="icon" href="data:,">
 <style>
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em }
@@ -58,7 +67,7 @@ _REPOSITORY = """{% extends "page" %}{% block body %}
 {% for id, evaluation in evaluations.items() %}
 <tr>
 <td><a href="{{ address }}/evaluations/{{ id | segment }}">{{ id }}</a></td>
-<td>{{ evaluation.name }}</td>
+<td>{{ evaluation.name or "" }}</td>
 <td>{{ evaluation.status }}</td>
 </tr>
 {% else %}
@@ -71,8 +80,11 @@ _EVALUATION = """{% extends "page" %}{% block body %}
 {% if evaluation is none %}
 <p>Its time begins with the first request for it.</p>
 {% else %}
-<p><strong>{{ evaluation.status }}</strong>, {{ progress.processed }} of {{ progress.total }} rows</p>
+<p><strong>{{ evaluation.status }}</strong>
+{%- if progress %}, {{ progress.processed }} of {{ progress.total }} rows{% endif %}</p>
+{% if progress.total %}
 <progress value="{{ progress.processed }}" max="{{ progress.total }}"></progress>
+{% endif %}
 <table>
 {% for name in fields if evaluation[name] is not none and evaluation[name] is defined %}
 <tr>
@@ -80,7 +92,7 @@ _EVALUATION = """{% extends "page" %}{% block body %}
 <td>{{ evaluation[name].name if evaluation[name] is mapping else evaluation[name] }}</td>
 </tr>
 {% endfor %}
-{% for name, version, path in files if version and path %}
+{% for name, version, path in files %}
 <tr>
 <th>{{ name }}</th>
 <td><a href="{{ address }}/file/{{ version | segment }}/{{ path | urlencode }}">{{ version }}/{{ path }}</a></td>
@@ -94,30 +106,52 @@ _FILE = """{% extends "page" %}{% block body %}
 In <a href="{{ address }}">{{ names | join("/") }}</a> at {{ version }}, from commit {{ file.commit.id }}:
 {{ file.commit.message }}
 </p>
-{% if text is defined %}
+<p>{{ about }}</p>
+{% if text %}
 <pre>{{ text }}</pre>
-{% else %}
-<p>The first {{ rows | length }} of {{ count }} rows</p>
+{% endif %}
 <table>
 <tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}
-<tr>{% for name in columns %}<td>{{ row[name] if row[name] is not none }}</td>{% endfor %}</tr>
+<tr>{% for cell in row %}<td>{{ cell if cell is not none }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
-{% endif %}
 {% endblock %}"""
 _MISSING = """{% extends "page" %}{% block body %}
-<p>The results of an evaluation are there once it has completed. So is its source, unless it was added before.</p>
+<p>
+There is no such evaluation or file. An evaluation commits its results when it completes, unless it was started without
+auto_commit. Its source is made then, too, if it was not added before.
+</p>
+{% endblock %}"""
+_INDEX = """{% extends "page" %}{% block body %}
+<p>Each repository has a page: {{ address }}/NAMESPACE/REPO_NAME</p>
+<p>For instance <a href="{{ address }}/ox/customer-intents">ox/customer-intents</a>.</p>
 {% endblock %}"""
 _PAGES = Environment(
     loader=DictLoader(
-        {"page": _PAGE, "repository": _REPOSITORY, "evaluation": _EVALUATION, "file": _FILE, "missing": _MISSING}
+        {
+            "page": _PAGE,
+            "index": _INDEX,
+            "repository": _REPOSITORY,
+            "evaluation": _EVALUATION,
+            "file": _FILE,
+            "missing": _MISSING,
+        }
     ),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _PAGES.filters["segment"] = partial(quote, safe="")
+
+
+def build_index_page(address: str) -> HubResponse:
+    """
+    Say where the others are.
+
+    :param address: the address that all pages have at their beginning.
+    """
+    return _page("Local Oxen hub", "index", address=address)
 
 
 def build_repository_page(
@@ -144,26 +178,22 @@ def build_evaluation_page(
     :param evaluation_id: the evaluation's id.
     :param evaluation: its fields; None before its time begins.
     """
-    status: str | None = None
-    progress: Mapping[str, Any] = {}
-    files: list[tuple[str, str | None, str | None]] = []
-    if evaluation is not None:
-        status, progress = evaluation["status"], evaluation.get("progress") or {}
-        source, results = evaluation.get("resource") or {}, evaluation.get("closing_commit") or {}
-        files = [
-            ("source", source.get("version"), source.get("path")),
-            ("results", results.get("id"), evaluation.get("target_path") or source.get("path")),
-        ]
+    shown = evaluation or {}
+    source, results, progress = (_mapping(shown.get(name)) for name in ("resource", "closing_commit", "progress"))
+    files = [
+        ("source", source.get("version"), source.get("path")),
+        ("results", results.get("id"), shown.get("target_path") or source.get("path")),
+    ]
     return _page(
         f"Evaluation {evaluation_id}",
         "evaluation",
-        load_again=status not in _ENDS,
+        load_again=shown.get("status") not in _ENDS,
         address=address,
         names=names,
         evaluation=evaluation,
         progress=progress,
         fields=_FIELDS,
-        files=files,
+        files=[file for file in files if all(isinstance(part, str) and part for part in file)],
     )
 
 
@@ -176,14 +206,38 @@ def build_file_page(address: str, names: tuple[str, str], version: str, file: Fi
     :param version: the branch or the commit that the file was asked for at.
     :param file: the file.
     """
-    shown: dict[str, Any]
     try:
-        rows = read_rows(file.path, file.content)
-        shown = {"columns": find_columns(rows), "rows": rows[:_ROWS], "count": len(rows)}
-    except (ValueError, ModuleNotFoundError):
-        content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
-        shown = {"text": content[:_BYTES].decode(errors="replace")}
+        content, shown = file.content, _read_table(file)
+        if shown is None:
+            shown = _read_text(content)
+    except (OSError, ValueError, ModuleNotFoundError) as error:  # it cannot be made, or is gone
+        shown = {"about": f"The file cannot be shown: {error}"}
     return _page(file.path, "file", address=address, names=names, version=version, file=file, **shown)
+
+
+def _read_table(file: FileVersion) -> dict[str, Any] | None:
+    """Read the first rows of a table; None if it is none."""
+    try:
+        found = read_rows(file.path, file.content, limit=_ROWS + 1)
+    except (ValueError, csv.Error, RecursionError):
+        return None
+    columns = [name for name in find_columns(found) if name is not None]  # None: cells that no column has
+    return {
+        "about": f"The first {_ROWS} rows" if len(found) > _ROWS else f"{len(found)} rows",
+        "columns": columns,
+        "rows": [[row.get(name) for name in columns] for row in found[:_ROWS]],
+    }
+
+
+def _read_text(content: Content) -> dict[str, Any]:
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
+        begin, is_cut = source.read(_BYTES), bool(source.read(1))
+    about = f"The first {_BYTES:,} bytes" if is_cut else f"{len(begin):,} bytes"
+    return {"about": about, "text": begin.decode(errors="replace")}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def build_missing_page() -> HubResponse:
@@ -194,4 +248,4 @@ def build_missing_page() -> HubResponse:
 def _page(title: str, body: str, *, status_code: int = 200, **values: Any) -> HubResponse:
     """Build a page. What it shows comes from files and requests, and is escaped."""
     html = _PAGES.get_template(body).render(title=title, **values)
-    return HubResponse(status_code, html.encode(), {"Content-Type": "text/html; charset=utf-8"})
+    return HubResponse(status_code, html.encode(errors="replace"), {"Content-Type": "text/html; charset=utf-8"})

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from airflow_provider_oxen.testing.addresses import is_missing
 from airflow_provider_oxen.testing.endpoints import build_handler
 from airflow_provider_oxen.testing.evaluation import EvaluationStore
 from airflow_provider_oxen.testing.exchange import HubRequest, HubResponse
@@ -15,6 +16,7 @@ from airflow_provider_oxen.testing.files import FileStore
 from airflow_provider_oxen.testing.pages import (
     build_evaluation_page,
     build_file_page,
+    build_index_page,
     build_missing_page,
     build_repository_page,
 )
@@ -50,25 +52,33 @@ class Site:
 
         :param prefix: path at the beginning of all their addresses.
         """
-        repository = f"{prefix}/{{namespace}}/{{repo_name}}"
+        repository = r"/{namespace:(?!api/)[^/]+}/{repo_name}"
         return [
-            web.get(f"{repository}{rest}", build_handler(page, lambda *_: (), lambda _: "page"))
-            for rest, page in (
-                ("", self._repository),
-                ("/evaluations/{evaluation_id}", self._evaluation),
-                ("/file/{version}/{path:.*}", self._file),
+            web.get(f"{prefix}{address}", build_handler(page, lambda *_: (), lambda _: "page"))
+            for address, page in (
+                ("", self._index),
+                ("/", self._index),
+                (repository, self._repository),
+                (f"{repository}/", self._repository),
+                (f"{repository}/evaluations/{{evaluation_id}}", self._evaluation),
+                (f"{repository}/file/{{version}}/{{path:.*}}", self._file),
             )
         ]
 
+    def _index(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
+        return build_index_page(self._get_url())
+
     def _repository(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         address, repository = self._place(names)
+        if is_missing(self._get_missing(), *repository):
+            return build_missing_page()
         known = {one.id: one.document(_utc_now()) for one in self._evaluations.begun() if one.is_in(*repository)}
         return build_repository_page(address, repository, known)
 
     def _evaluation(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         address, repository = self._place(names)
         found = self._evaluations.find(names["evaluation_id"])
-        if found is None or not found.is_in(*repository):
+        if found is None or not found.is_in(*repository) or is_missing(self._get_missing(), *repository):
             return build_missing_page()
         seen = found.document(_utc_now()) if found.began_at else None
         return build_evaluation_page(address, repository, found.id, seen)

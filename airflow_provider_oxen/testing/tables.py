@@ -91,23 +91,27 @@ def write_rows(path: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     return _write_parquet(columns, rows, lines) if kind == "parquet" else lines
 
 
-def read_rows(path: str, content: Content) -> list[dict[str, Any]]:
+def read_rows(path: str, content: Content, *, limit: int | None = None) -> list[dict[str, Any]]:
     """
     Read the rows of a table. In CSV and TSV, every value is text.
 
     :param path: path of the file; its suffix says the format.
     :param content: what is in it.
+    :param limit: how many rows to read; None: all. Only in JSON are the others read as well.
     :raises ValueError: it is no table, or its format is none that Oxen has for tables.
     :raises ModuleNotFoundError: it is Parquet, and DuckDB is not installed.
     """
     kind = check_format(path)
     if kind == "parquet":
         with _parquet(content) as relation:
-            return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+            found = relation if limit is None else relation.limit(limit)
+            return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
     with _text(content) as lines:
         if kind in _DELIMITERS:
-            return list(csv.DictReader(lines, delimiter=_DELIMITERS[kind]))
-        return _check_rows(json.load(lines) if kind == "json" else [json.loads(line) for line in lines if line.strip()])
+            return list(islice(csv.DictReader(lines, delimiter=_DELIMITERS[kind]), limit))
+        if kind == "json":
+            return _check_rows(json.load(lines))[:limit]
+        return _check_rows([json.loads(line) for line in islice(filter(str.strip, lines), limit)])
 
 
 def find_shape(path: str, content: Content) -> Shape | None:

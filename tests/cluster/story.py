@@ -331,7 +331,7 @@ class Story:
 
     def build_faults_table(self) -> str:
         """Write what was done as a table in Markdown."""
-        heads = ("what is done", "tasks on a worker, or on the way to one")
+        heads = ("what is done", "tasks on a worker, or on the way to one, just then")
         heads += ("all others that do not reschedule were polled again after", "all that had to end had ended after")
         rows = [
             (fault.what, fault.on_workers, f"{fault.polled_seconds:.0f} s", f"{fault.ended_seconds:.0f} s")

@@ -38,8 +38,8 @@ def test_page_of_the_evaluation() -> None:
 
 
 @pytest.mark.parametrize("hub", OTHER_HUBS)
-def test_only_the_public_hub_has_known_pages(hub: str | None) -> None:
-    """For any other hub no page is made up."""
+def test_pages_of_another_hub_are_not_made_up(hub: str | None) -> None:
+    """Where it has any is not known."""
     evaluation = _seen(resource={"path": "a.csv", "version": "main"}, target_branch="main")
 
     assert evaluation_url(REF, hub) is None
