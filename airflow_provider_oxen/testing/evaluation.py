@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from airflow_provider_oxen.testing.addresses import is_missing
 from airflow_provider_oxen.testing.files import Repository
 from airflow_provider_oxen.testing.results import commit_results, find_target, has_source
 from airflow_provider_oxen.testing.scenario import Scenario, from_evaluation_id
 from airflow_provider_oxen.testing.starting import StartedEvaluation, show_request, with_defaults
 from airflow_provider_oxen.testing.tables import check_format
 
-__all__ = ["EvaluationStore", "HubEvaluation"]
+__all__ = ["EvaluationStore", "HubEvaluation", "utc_now"]
 
 
 @dataclass
@@ -34,7 +36,7 @@ class HubEvaluation:
 
     def __post_init__(self) -> None:
         """Refuse at once answers that cannot be written where they go."""
-        moment = datetime.now(tz=timezone.utc)
+        moment = utc_now()
         if self.scenario.answers is not None and self._commits and has_source(document := self._show(moment, moment)):
             check_format(find_target(document)[1])
 
@@ -42,6 +44,10 @@ class HubEvaluation:
         """Build the evaluation as the hub shows it now. Its time begins with the first call."""
         self.began_at = self.began_at or now
         return self._show(self.began_at, now)
+
+    def show(self) -> dict[str, Any] | None:
+        """Return the evaluation as the hub shows it now; None before its time begins."""
+        return self.document(utc_now()) if self.began_at else None
 
     def is_in(self, namespace: str, repo_name: str) -> bool:
         """Check that it is in a repository. One that was added is in all of them."""
@@ -96,6 +102,24 @@ class EvaluationStore:
             self._evaluations.setdefault(evaluation_id, HubEvaluation(evaluation_id, scenario))
         return self._evaluations.get(evaluation_id)
 
+    def find_in(
+        self, repository: tuple[str, str], evaluation_id: str, missing: Collection[str]
+    ) -> HubEvaluation | None:
+        """
+        Find an evaluation of a repository.
+
+        :param repository: its namespace and its name.
+        :param evaluation_id: the evaluation's id.
+        :param missing: what does not exist, as for :func:`is_missing`.
+        """
+        found = self.find(evaluation_id)
+        return None if found is None or not found.is_in(*repository) or is_missing(missing, *repository) else found
+
     def begun(self) -> list[HubEvaluation]:
         """List those whose time has begun."""
         return [found for found in list(self._evaluations.values()) if found.began_at]
+
+
+def utc_now() -> datetime:
+    """Return the moment, aware."""
+    return datetime.now(tz=timezone.utc)

@@ -182,7 +182,7 @@ class FileStore:
         :param missing: what does not exist, as for :func:`is_missing`.
         :return: the file, and the branch or the commit by which it was found; None if there is no such file.
         """
-        segments = decode_segments(address.partition("/api/repos/")[2])
+        segments = decode_segments(address.removeprefix("/api/repos/"))
         if segments is None:
             return None
         namespace, repo_name, _, *target = segments

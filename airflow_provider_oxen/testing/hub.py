@@ -7,7 +7,6 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from airflow_provider_oxen.testing.addresses import is_missing
 from airflow_provider_oxen.testing.endpoints import Endpoint, FindEffects, Handler, build_handler, with_key
 from airflow_provider_oxen.testing.envelope import build_error, build_evaluation, build_file, build_meta
-from airflow_provider_oxen.testing.evaluation import EvaluationStore, HubEvaluation
+from airflow_provider_oxen.testing.evaluation import EvaluationStore, HubEvaluation, utc_now
 from airflow_provider_oxen.testing.exchange import Effect, HubRequest, HubResponse
 from airflow_provider_oxen.testing.faults import Fault, FaultList
 from airflow_provider_oxen.testing.files import Commit, FileStore, FileVersion, Repository, new_commit_id
@@ -240,7 +238,7 @@ class LocalHub:
             raise ValueError(f"there is no file {content}")
         if not isinstance(content, bytes | Path):
             content = write_rows(path, find_columns(content), content)
-        added, commit = content, Commit(new_commit_id(), f"Add {path}", _utc_now())
+        added, commit = content, Commit(new_commit_id(), f"Add {path}", utc_now())
         self._files.add((namespace, repo_name), branch, FileVersion(path, commit, lambda: added))
         return commit.id
 
@@ -251,9 +249,7 @@ class LocalHub:
     def status_of(self, evaluation_id: str) -> dict[str, Any] | None:
         """Return an evaluation's fields as they are now, without a request; None before the first request for it."""
         found = self._evaluations.find(evaluation_id)
-        if found is None or found.began_at is None:
-            return None
-        return found.document(_utc_now())
+        return found.show() if found else None
 
     def __enter__(self) -> Self:
         self._server.start()
@@ -265,36 +261,35 @@ class LocalHub:
         self._server.stop()
 
     def _evaluation(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
-        evaluation_id, repository = names["evaluation_id"], (names["namespace"], names["repo_name"])
-        found = self._evaluations.find(evaluation_id)
-        if found is None or not found.is_in(*repository) or is_missing(self.missing, *repository):
-            return self._not_found(request, names)
-        return build_evaluation(found.document(_utc_now()))
+        repository = names["namespace"], names["repo_name"]
+        found = self._evaluations.find_in(repository, names["evaluation_id"], self.missing)
+        return build_evaluation(found.document(utc_now())) if found else self._not_found(request, names)
 
     def _start(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
+        request = self._at_root(request)
         started = check_request(request, self.branches, self.missing, out_of_credits=self.out_of_credits)
         if isinstance(started, HubResponse):
             return started
         scenario = choose_scenario(self.on_start, started)
-        now = _utc_now()
+        now = utc_now()
         self._evaluations.add(HubEvaluation(started.id, scenario, now, started))
         self.started.append(started)
         # At its start it is queued, also if it takes no time at all.
         return build_evaluation(HubEvaluation(started.id, replace(scenario, seconds=1), now, started).document(now))
 
     def _file(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
-        found = self._files.find(request.path, self.missing)
+        found = self._files.find(self._at_root(request).path, self.missing)
         return build_file(found[0]) if found else self._not_found(request, names)
 
     def _meta(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:
-        found = self._files.find(request.path, self.missing)
+        found = self._files.find(self._at_root(request).path, self.missing)
         return build_meta(*found) if found else self._not_found(request, names)
 
     def _commit_results(self, names: tuple[str, str], repository: Repository) -> None:
         """Let evaluations commit to a repository what was answered, in the order in which they completed."""
         ends = [(found.ends_at, found) for found in self._evaluations.begun()]
         for _, evaluation in sorted(((at, found) for at, found in ends if at), key=itemgetter(0)):
-            evaluation.commit(names, repository, _utc_now())
+            evaluation.commit(names, repository, utc_now())
 
     def _effects_on_evaluation(self, request: HubRequest, names: Mapping[str, str]) -> Sequence[Effect]:  # noqa: ARG002
         """Count a request for an evaluation, and find what its scenario says goes wrong with this one."""
@@ -315,6 +310,10 @@ class LocalHub:
     def _not_found(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         return build_error(404, "resource_not_found", "Not found")
 
+    def _at_root(self, request: HubRequest) -> HubRequest:
+        """Give a request the address that it has at a hub without pages."""
+        return replace(request, path=request.path.removeprefix(self._prefix))
+
     def _handler(self, endpoint: Endpoint, find_effects: FindEffects = lambda *_: ()) -> Handler:
         """Serve an endpoint to requests with the hub's API key, with what may go wrong with them."""
         return build_handler(with_key(endpoint, lambda: self.api_key), find_effects, self._record)
@@ -323,7 +322,3 @@ class LocalHub:
         """Add a request to the list, and return the id of its response."""
         self.requests.append(request)
         return f"local-{len(self.requests)}"
-
-
-def _utc_now() -> datetime:
-    return datetime.now(tz=timezone.utc)

@@ -207,12 +207,15 @@ def build_file_page(address: str, names: tuple[str, str], version: str, file: Fi
     :param file: the file.
     """
     try:
-        content, shown = file.content, _read_table(file)
-        if shown is None:
-            shown = _read_text(content)
+        shown = _read_table(file) or _read_text(file.content)
     except (OSError, ValueError, ModuleNotFoundError) as error:  # it cannot be made, or is gone
         shown = {"about": f"The file cannot be shown: {error}"}
     return _page(file.path, "file", address=address, names=names, version=version, file=file, **shown)
+
+
+def build_missing_page() -> HubResponse:
+    """Say that there is nothing at an address."""
+    return _page("Not found", "missing", status_code=404)
 
 
 def _read_table(file: FileVersion) -> dict[str, Any] | None:
@@ -238,11 +241,6 @@ def _read_text(content: Content) -> dict[str, Any]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def build_missing_page() -> HubResponse:
-    """Say that there is nothing at an address."""
-    return _page("Not found", "missing", status_code=404)
 
 
 def _page(title: str, body: str, *, status_code: int = 200, **values: Any) -> HubResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timezone
 from urllib.parse import quote
 
 from aiohttp import web
@@ -72,16 +71,13 @@ class Site:
         address, repository = self._place(names)
         if is_missing(self._get_missing(), *repository):
             return build_missing_page()
-        known = {one.id: one.document(_utc_now()) for one in self._evaluations.begun() if one.is_in(*repository)}
+        known = {one.id: seen for one in self._evaluations.begun() if one.is_in(*repository) and (seen := one.show())}
         return build_repository_page(address, repository, known)
 
     def _evaluation(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         address, repository = self._place(names)
-        found = self._evaluations.find(names["evaluation_id"])
-        if found is None or not found.is_in(*repository) or is_missing(self._get_missing(), *repository):
-            return build_missing_page()
-        seen = found.document(_utc_now()) if found.began_at else None
-        return build_evaluation_page(address, repository, found.id, seen)
+        found = self._evaluations.find_in(repository, names["evaluation_id"], self._get_missing())
+        return build_evaluation_page(address, repository, found.id, found.show()) if found else build_missing_page()
 
     def _file(self, request: HubRequest, names: Mapping[str, str]) -> HubResponse:  # noqa: ARG002
         address, repository = self._place(names)
@@ -92,7 +88,3 @@ class Site:
         """Find the address of a repository's page, and the repository."""
         namespace, repo_name = names["namespace"], names["repo_name"]
         return f"{self._get_url()}/{quote(namespace, safe='')}/{quote(repo_name, safe='')}", (namespace, repo_name)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(tz=timezone.utc)

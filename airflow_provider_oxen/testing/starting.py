@@ -101,7 +101,7 @@ def split_address(address: str, branches: Collection[str] = ()) -> tuple[str, st
     :return: the four, decoded; None if the address has no branch or no path, or if a segment of it can be no name:
         because it is empty, ``.`` or ``..``, or has a slash that is encoded as ``%2F``.
     """
-    match = re.match(r"(?:/local-hub)?/api/repos/([^/]+)/([^/]+)/evaluations/([^?]+)", address)
+    match = re.match(r"/api/repos/([^/]+)/([^/]+)/evaluations/([^?]+)", address)
     if match is None:
         return None
     segments = decode_segments(f"{match[1]}/{match[2]}/{match[3]}")
