@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from tests.support.doc_tables import build_table, with_table
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tested-with.md"
-BEGIN, END = "<!-- written by make test-matrix UPDATE=1 -->", "<!-- end of what make test-matrix writes -->"
 #: What the constraints of each Airflow have for this package's dependencies, in files named after its version.
 CONSTRAINTS = ROOT / "tests" / "constraints"
 _FOLDER = ROOT / ".venv" / "matrix"
@@ -126,29 +127,18 @@ def main() -> int:
         if notes := [row for row in rows if row.note]:
             print(f"The table is left as it is, since a Python was missing: {notes[0].note}")
             return 1
-        PAGE.write_text(with_table(PAGE.read_text(), table(rows)))
+        PAGE.write_text(with_table(PAGE.read_text(), table(rows), target="test-matrix"))
     return 0
 
 
 def table(rows: list[Row]) -> str:
     """Write the results of all rows as a table in Markdown."""
-    lines = [
-        "| Airflow | Python | dependencies | without Airflow | with Airflow | in a real Airflow |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("Airflow", "Python", "dependencies", "without Airflow", "with Airflow", "in a real Airflow")
+    lines = []
     for row in rows:
         versions = (row.installed.get("apache-airflow", row.airflow), row.installed.get("python", row.python))
-        ends = [_words(row, kind) for kind in ("unit", "integration", "system")]
-        lines.append(f"| {' | '.join([*versions, row.dependencies, *ends])} |")
-    return "\n".join(lines)
-
-
-def with_table(text: str, table: str) -> str:
-    """Put a table between the two markers of a text."""
-    new, count = re.subn(f"({re.escape(BEGIN)}\n).*?(\n{re.escape(END)})", rf"\g<1>{table}\g<2>", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError("the text has not exactly one pair of markers for the table")
-    return new
+        lines.append((*versions, row.dependencies, *(_words(row, kind) for kind in ("unit", "integration", "system"))))
+    return build_table(heads, lines)
 
 
 def _words(row: Row, kind: str) -> str:

@@ -31,7 +31,8 @@ from airflow_provider_oxen.config import DEFAULT_HOST
 from airflow_provider_oxen.get_provider_info import get_provider_info
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from hatch_build import ReadmeForTheIndex, for_the_index
-from tests.matrix import BEGIN, END, MATRIX, PAGE
+from tests.matrix import MATRIX, PAGE
+from tests.support.doc_tables import markers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -584,8 +585,8 @@ def test_matrix_is_what_the_classifiers_promise() -> None:
 
 def test_page_has_the_table_of_the_matrix() -> None:
     """A page says how each row of the matrix ended, in the form that ``make test-matrix UPDATE=1`` writes."""
-    text = PAGE.read_text()
-    lines = text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+    begin, end = markers("test-matrix")
+    lines = PAGE.read_text().partition(begin)[2].partition(end)[0].strip().splitlines()
 
     assert len(lines) == len(MATRIX) + 2
     for line, row in zip(lines[2:], MATRIX, strict=True):

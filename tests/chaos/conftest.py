@@ -12,7 +12,8 @@ import pytest
 from airflow_provider_oxen.testing import AfterStart, Disconnect, Fault, LocalHub
 from airflow_provider_oxen.testing.scenario import Scenario
 from tests.chaos.cluster import LIMIT_SECONDS, Cluster
-from tests.chaos.table import PAGE, build_table, with_table
+from tests.chaos.table import build_table
+from tests.support.doc_tables import RELIABILITY_PAGE, show_tables
 from tests.support.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _ROWS = pytest.StashKey[list["Row"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-docs", action="store_true", help=f"write the table in {PAGE.name} again")
+    parser.addoption("--update-docs", action="store_true", help=f"write the table in {RELIABILITY_PAGE.name} again")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,14 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config, exitstatus: int) -> None:
     """Print what was seen as a table; write it to the documentation, if all of it was seen."""
-    rows = config.stash[_ROWS]
-    terminalreporter.section("what was seen")
-    terminalreporter.write_line(build_table(rows))
-    if config.getoption("--update-docs"):
-        if exitstatus or config.getoption("keyword"):
-            terminalreporter.write_line(f"{PAGE.name} is left as it is: the table is written from all tests.")
-            return
-        PAGE.write_text(with_table(PAGE.read_text(), build_table(rows), target="test-chaos"))
+    show_tables(
+        terminalreporter,
+        build_table(config.stash[_ROWS]),
+        target="test-chaos",
+        update=config.getoption("--update-docs"),
+        whole=not (exitstatus or config.getoption("keyword")),
+    )
 
 
 @pytest.fixture(scope="session")

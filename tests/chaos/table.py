@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support import doc_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PAGE", "Row", "build_table", "with_table"]
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+__all__ = ["Row", "build_table"]
 
 
 @dataclass(frozen=True)
@@ -41,18 +39,5 @@ class Row:
 
 def build_table(rows: Sequence[Row]) -> str:
     """Write rows as a table in Markdown."""
-    lines = [
-        "| what is done to the task | requests to start one | evaluations started | attempts | state | its log says |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join([row.what, *row.seen])} |" for row in rows)])
-
-
-def with_table(text: str, table: str, *, target: str) -> str:
-    """Put a table between the two markers of a text that name a target of make."""
-    begin, end = f"<!-- written by make {target} UPDATE=1 -->", f"<!-- end of what make {target} writes -->"
-    pattern = f"({re.escape(begin)}\n).*?(\n?{re.escape(end)})"
-    new, count = re.subn(pattern, lambda match: f"{match[1]}{table}\n{end}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError("the text has not exactly one pair of markers for the table")
-    return new
+    heads = ("what is done to the task", "requests to start one", "evaluations started", "attempts", "state")
+    return doc_tables.build_table((*heads, "its log says"), [(row.what, *row.seen) for row in rows])

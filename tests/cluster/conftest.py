@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_oxen.testing import LocalHub
-from tests.chaos.table import PAGE, with_table
 from tests.cluster.airflow import PARTS, CeleryAirflow
 from tests.cluster.story import FREE_SLOTS, SHORT, WHOLE, Story
+from tests.support.doc_tables import RELIABILITY_PAGE, show_tables
 from tests.support.postgres import postgres_server
 from tests.support.redis import redis_server
 
@@ -28,7 +28,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--short", action="store_true", help="fewer waits")
-    parser.addoption("--update-docs", action="store_true", help=f"write the tables in {PAGE.name} again")
+    parser.addoption("--update-docs", action="store_true", help=f"write the tables in {RELIABILITY_PAGE.name} again")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,14 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config, exitstatus: int) -> None:
     """Print what was seen as tables; write them to the documentation, if all of it was seen."""
-    tables = "\n\n".join(config.stash[_TABLES])
-    terminalreporter.section("what was seen")
-    terminalreporter.write_line(tables)
-    if config.getoption("--update-docs"):
-        if exitstatus or config.getoption("keyword") or config.getoption("--short"):
-            terminalreporter.write_line(f"{PAGE.name} is left as it is: the tables are written from all tests.")
-            return
-        PAGE.write_text(with_table(PAGE.read_text(), tables, target="test-cluster"))
+    show_tables(
+        terminalreporter,
+        "\n\n".join(config.stash[_TABLES]),
+        target="test-cluster",
+        update=config.getoption("--update-docs"),
+        whole=not (exitstatus or config.getoption("keyword") or config.getoption("--short")),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import psycopg2
 import requests
 
 from airflow_provider_oxen.testing.scenario import Scenario
+from tests.support.doc_tables import build_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -337,7 +338,7 @@ class Story:
             (fault.what, fault.on_workers, f"{fault.polled_seconds:.0f} s", f"{fault.ended_seconds:.0f} s")
             for fault in self.faults
         ]
-        return _build_table(heads, rows)
+        return build_table(heads, rows)
 
     def build_waits_table(self) -> str:
         """Write what came of the waits as a table in Markdown."""
@@ -353,7 +354,7 @@ class Story:
             lost_too = sum(len(set(self.reports(wait))) > 1 for wait in waits)
             posts = sum(map(self.posts, waits)) if way == "operator" else "none"
             rows.append((words, len(waits), right, again, len(waits) - right, twice, lost_too, logs, posts))
-        return _build_table(heads, rows)
+        return build_table(heads, rows)
 
     def has_right_end(self, wait: Wait) -> bool:
         """Check that a task ended as its evaluation did."""
@@ -380,9 +381,3 @@ class Story:
         """Check whether an attempt called a callback, or the task got its last state or an asset event, repeatedly."""
         calls = Counter(self.reports(wait)).values()
         return max(*calls, self.asset_events[wait], self.ended_times[wait]) > 1
-
-
-def _build_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
