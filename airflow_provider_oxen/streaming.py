@@ -177,7 +177,7 @@ class _Reader:
         return bytes(block)
 
     def _put(self, item: object) -> None:
-        if self._was_left:  # nobody makes room any more: leaving did so once, for what was waiting then
+        if self._was_left:  # no more room is made: leaving did so once, for what was waiting then
             return
         self._room.acquire()
         if not self._was_left:

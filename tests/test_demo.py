@@ -235,7 +235,7 @@ def tables(file: Path) -> list[str]:
 
 
 def test_login_is_known_before_airflow_starts(tmp_path: Path) -> None:
-    """It is in the file where Airflow would write it, for nobody else to read."""
+    """It is in the file where Airflow would write it, and no other user can read it."""
     airflow = prepare(tmp_path, "home")
 
     name, password = airflow.login

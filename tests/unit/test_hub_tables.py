@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_oxen.testing.tables import Shape, check_format, find_columns, find_shape, read_rows, write_rows
@@ -35,7 +35,7 @@ def test_json_keeps_every_value(suffix: str, rows: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(rows=st.lists(st.fixed_dictionaries({"a": TEXTS, "b c": TEXTS}), min_size=1, max_size=5))
 def test_every_text_is_kept(suffix: str, rows: list[dict[str, Any]]) -> None:
     """Quotes, tabs, line ends and what else a cell may have."""

@@ -142,7 +142,7 @@ def test_tags_hold_nothing_that_a_receiver_misreads(conn_id: str) -> None:
 
 
 def test_after_a_failure_nothing_is_sent(caplog: pytest.LogCaptureFixture) -> None:
-    """What sending raises is logged once, and nobody waits for it again."""
+    """What sending raises is logged once, and no one waits for it again."""
     stats = Calls()
     recorder = StatsRecorder(stats, "c", "triggerer", count_waits=lambda: 1 // 0)
     recorder.sent(0.1, T0, is_poll=True)
