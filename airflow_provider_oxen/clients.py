@@ -228,6 +228,15 @@ class OxenAsyncClient:
         except OxenError as error:
             return Polled(error, time.monotonic())
 
+    async def join(self, ref: EvaluationRef) -> None:
+        """
+        Share an evaluation with the other waits for it, before the first poll.
+
+        What goes wrong then is left to that poll, which tries again and says so.
+        """
+        with suppress(OxenError):
+            self._share(await self._find_client(self._join()), ref)
+
     @property
     def recorder(self) -> Recorder:
         """What counts the requests, of all waits of the connection; one that does nothing before the first."""
@@ -258,9 +267,7 @@ class OxenAsyncClient:
         """Send a request, and send it again where the hub refuses the key and the connection has another by now."""
         connection, refusals = self._join(), 0
         while True:
-            client = self._shared
-            if client is None or not connection.is_current(client):
-                client = await self._move_to(await connection.client(self._joined_at_monotonic))
+            client = await self._find_client(connection)
             try:
                 return await request(client)
             except OxenAuthenticationError as error:
@@ -268,6 +275,12 @@ class OxenAsyncClient:
                 if refusals == _MAX_REFUSALS:
                     raise
                 await connection.check_refusal(client, error)
+
+    async def _find_client(self, connection: SharedConnection) -> SharedClient:
+        client = self._shared
+        if client is None or not connection.is_current(client):
+            client = await self._move_to(await connection.client(self._joined_at_monotonic))
+        return client
 
     async def _move_to(self, client: SharedClient) -> SharedClient:
         before = self._shared

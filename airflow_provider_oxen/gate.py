@@ -224,7 +224,8 @@ class Gate:
 
     def _defer(self, context: Context, wait: Wait) -> None:
         task = self._task
-        xcoms.store_waited_for(context, xcoms.WaitedFor(wait.ref, task.oxen_conn_id, wait.evaluation))
+        waited_for = xcoms.WaitedFor(wait.ref, task.oxen_conn_id, wait.evaluation, wait.seen_at)
+        xcoms.store_waited_for(context, waited_for)
         arguments = TriggerArguments(
             namespace=wait.ref.namespace,
             repo_name=wait.ref.repo_name,
@@ -239,6 +240,7 @@ class Gate:
             started_here=task.started_here,
             is_recorded=task.is_recorded,
             last_seen=None if wait.evaluation is None else wait.evaluation.to_dict(),
+            seen_at=wait.seen_at,
         )
         task.log.info("%s", describe_deferral(wait))
         task.defer(

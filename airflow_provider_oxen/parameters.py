@@ -45,6 +45,10 @@ _BOOLEANS = (
 )
 #: What people take for a name, and is the hub.
 _HOSTS = ("hub.oxen.ai", "www.oxen.ai", "oxen.ai")
+#: What stands for no name at all, in lower case.
+_NOTHING = ("", "none", "null")
+#: A name without any character that would have to be looked at.
+_PLAIN = re.compile("[A-Za-z0-9_-]+")
 #: What editors and shells leave around a text without being seen, besides white space.
 _INVISIBLE = "\N{ZERO WIDTH NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"
 
@@ -74,6 +78,7 @@ class TriggerArguments:
     started_here: bool = False
     is_recorded: bool = False
     last_seen: dict[str, Any] | None = None
+    seen_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments by name."""
@@ -131,10 +136,12 @@ def check_path_parameter(name: str, value: object) -> str:
         percent-encoding, white space, characters that cannot be seen. The error says what to write instead, as far as
         that can be known.
     """
+    if type(value) is str and _PLAIN.fullmatch(value) and value.lower() not in _NOTHING:
+        return value  # as nearly all are: thousands of waits begin in the same second
     text = as_text(value)
     if not isinstance(text, str):
         raise _error(_describe_other(name, value), name)
-    if text.lower() in ("", "none", "null"):
+    if text.lower() in _NOTHING:
         raise _error(_describe_nothing(name, text), name)
     if advice := _advise(name, text) or _advise_on_characters(text):
         raise _error(f"is {text!r}: {advice}", name)

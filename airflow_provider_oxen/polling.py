@@ -30,6 +30,10 @@ minutes. The first sleep is drawn from one to two ``poke_interval``, so that wai
 at once. A sleep that would be far longer than ``max_wait`` has no jitter: waits that far from their end stay as they
 are spread. Where ``max_wait`` is ``poke_interval``, there is no room for either.
 
+*Another process* that goes on with a wait polls when the one before it would have (:func:`seconds_to_first_poll`). If
+that time has passed, thousands of waits may have lost their triggerer together. Each then polls at a random moment
+within the sleep that an evaluation of its age gets, so the hub sees about as many polls a second as before.
+
 What else was tried, and by how much it was worse, is in ``docs/poll-schedule.md``; ``benchmarks/poll_schedule.py``
 measures it.
 
@@ -41,7 +45,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-__all__ = ["History", "assume", "backoff_seconds", "remember", "seconds_left", "seconds_to_next_poll"]
+__all__ = [
+    "History",
+    "assume",
+    "backoff_seconds",
+    "remember",
+    "seconds_left",
+    "seconds_to_first_poll",
+    "seconds_to_next_poll",
+]
 
 #: The statuses of the contract in which an evaluation waits for its first row, and in which it has done its last.
 _QUEUED_STATUS, _COMMITTING_STATUS = "queued", "committing"
@@ -174,6 +186,27 @@ def seconds_to_next_poll(history: History, *, poke_interval: float, max_wait: fl
         late = _blind_sleep(stood - history.rhythm_seconds, poke_interval)
         wish = min(max(_SHARE_OF_TIME_LEFT * left, late), _SLEEP_PER_WATCHED * watched)
     return min(max(wish * (1.0 - _JITTER * jitter), poke_interval), max_wait)
+
+
+def seconds_to_first_poll(
+    history: History, *, now: float, poke_interval: float, max_wait: float, jitter: float
+) -> float:
+    """
+    Choose how long a process sleeps that goes on with a wait, before its own first poll.
+
+    :param history: what the process before it has seen.
+    :param now: the present, in seconds on the clock of the history.
+    :param poke_interval: shortest time between two polls, in seconds; above 0.
+    :param max_wait: longest, in seconds; at least ``poke_interval``.
+    :param jitter: 0.0 to 1.0, drawn by the caller, so that waits that are taken over together do not poll together.
+    :return: seconds, from 0 to ``max_wait``.
+    """
+    planned = seconds_to_next_poll(history, poke_interval=poke_interval, max_wait=max_wait, jitter=jitter)
+    passed = max(now - history.at, 0.0)
+    if passed < planned:
+        return planned - passed
+    unchanged = history._replace(at=now)
+    return jitter * seconds_to_next_poll(unchanged, poke_interval=poke_interval, max_wait=max_wait, jitter=0.0)
 
 
 def _blind_sleep(age: float, poke_interval: float) -> float:

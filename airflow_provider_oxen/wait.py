@@ -56,6 +56,7 @@ from airflow_provider_oxen.polling import (
     assume,
     backoff_seconds,
     remember,
+    seconds_to_first_poll,
     seconds_to_next_poll,
 )
 
@@ -243,6 +244,33 @@ class Wait(NamedTuple):
             deadline=self.deadline if reason is OutcomeReason.TIMEOUT else None,
             at=now,
         )
+
+    @property
+    def seen_at(self) -> float | None:
+        """When the evaluation was last seen, in seconds since the epoch; None before."""
+        return None if self.history is None else self.history.at
+
+    def resumed(self, seen_at: float | None, *, now: float, jitter: float) -> tuple[Wait, float]:
+        """
+        Go on in another process with what the one before it has seen.
+
+        :param seen_at: when ``evaluation`` was polled, in seconds since the epoch, by a clock that may be another
+            machine's; None where that is not known.
+        :param now: seconds since the epoch.
+        :param jitter: 0.0 to 1.0, drawn at random by the caller.
+        :return: the wait, and the seconds until this process polls.
+        """
+        seen = self.evaluation
+        if seen is None or seen_at is None:
+            return self, 0.0
+        progress = seen.progress
+        history = remember(
+            None, at=min(seen_at, now), status=seen.status, processed=progress.processed, total=progress.total
+        )
+        seconds = seconds_to_first_poll(
+            history, now=now, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
+        )
+        return self._replace(history=history), max(min(seconds, self.deadline - now), 0.0)
 
     def to_memory(self) -> dict[str, Any]:
         """Write what a later process of the same wait has to know, as plain JSON."""

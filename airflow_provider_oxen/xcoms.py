@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_oxen import storage_compat, triggerer_compat
+from airflow_provider_oxen import storage_compat, triggerer_compat, values
 from airflow_provider_oxen.evaluations import Evaluation
 from airflow_provider_oxen.outcomes import JudgedResults, find_evaluation
 from airflow_provider_oxen.refs import EvaluationRef
@@ -48,17 +48,25 @@ class WaitedFor(NamedTuple):
     """
     What a task waits for.
 
-    :param evaluation: as seen when this was stored; None where it was not seen by then.
+    :param evaluation: as last seen when this was stored; None where it was not seen by then.
+    :param seen_at: when that was, in seconds since the epoch; None where it was not seen or is not known.
     """
 
     ref: EvaluationRef
     oxen_conn_id: str
     evaluation: Evaluation | None = None
+    seen_at: float | None = None
 
     def to_xcom(self, try_number: int) -> dict[str, Any]:
         """Write it as plain JSON."""
         seen = None if self.evaluation is None else self.evaluation.to_dict()
-        return {**asdict(self.ref), "oxen_conn_id": self.oxen_conn_id, "try_number": try_number, "last_seen": seen}
+        return {
+            **asdict(self.ref),
+            "oxen_conn_id": self.oxen_conn_id,
+            "try_number": try_number,
+            "last_seen": seen,
+            "seen_at": self.seen_at,
+        }
 
     @classmethod
     def from_xcom(cls, found: object, try_number: int) -> WaitedFor | None:
@@ -73,7 +81,7 @@ class WaitedFor(NamedTuple):
         ref, oxen_conn_id = EvaluationRef.find_in(found), found.get("oxen_conn_id")
         if ref is None or not isinstance(oxen_conn_id, str) or not oxen_conn_id:
             return None
-        return cls(ref, oxen_conn_id, find_evaluation(found.get("last_seen")))
+        return cls(ref, oxen_conn_id, find_evaluation(found.get("last_seen")), values.number(found.get("seen_at")))
 
 
 def store_waited_for(context: Context, waited_for: WaitedFor) -> None:

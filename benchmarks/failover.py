@@ -4,6 +4,7 @@ What a failover costs: a fresh triggerer takes over all the waits of another, be
 Run ``python -m benchmarks.failover`` from the repository's root, with dbt Cloud's provider installed. All waits begin
 at once, in a process that has not waited before. The server is a process of its own, see :mod:`benchmarks.answering`.
 
+Ours have been seen by a worker an hour before, and so spread their polls over ``max_wait``; dbt Cloud's poll at once.
 *Until polled* is the time from the start of the first wait to the poll that sees again what a wait waits for.
 """
 
@@ -19,8 +20,8 @@ from benchmarks.section import Target, command_line
 __all__ = ["run"]
 
 _SUBJECTS = ("oxen", "dbt")
-#: So long that no wait polls twice before all have polled once.
-_INTERVAL_SECONDS = 60.0
+#: The sensor's default.
+_MAX_WAIT_SECONDS = 60.0
 
 
 def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
@@ -31,30 +32,35 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     :param report: called with a line on the progress.
     :return: plain JSON: ``waits``; ``subjects``, for each what the server and the waiting process saw; and ``targets``.
     """
-    waits, interval = (200, 3.0) if short else (10_000, _INTERVAL_SECONDS)
-    subjects = {name: _measure(name, waits, interval, report) for name in _SUBJECTS}
-    ours, dbt = subjects["oxen"], subjects["dbt"]
+    waits, max_wait = (200, 11.0) if short else (10_000, _MAX_WAIT_SECONDS)
+    subjects = {name: _measure(name, waits, max_wait, report) for name in _SUBJECTS}
+    ours = subjects["oxen"]
     targets = [
         Target("look-ups of the connection", 1, ours["look_ups"]),
         Target("connections at a time", 20, ours["most_connections"]),
         Target("waits not polled, or failed", 0, waits - ours["polled"] + ours["failed"]),
         Target(
-            "seconds until all were polled, as a multiple of dbt Cloud's",
-            1.0,
-            ours["seconds_until_polled"]["most"] / dbt["seconds_until_polled"]["most"],
+            "seconds until all were polled, as a multiple of max_wait",
+            1.05,
+            ours["seconds_until_polled"]["most"] / max_wait,
+        ),
+        Target(
+            "polls in the busiest second, as a multiple of those that an even spread has",
+            2.0 if short else 1.5,
+            ours["most_polls_in_a_second"] / (waits / max_wait),
         ),
     ]
     return {
         "waits": waits,
-        "interval": interval,
+        "max_wait": max_wait,
         "subjects": subjects,
         "targets": [target.plain() for target in targets],
     }
 
 
-def _measure(subject: str, waits: int, interval: float, report: Callable[[str], None]) -> dict[str, Any]:
+def _measure(subject: str, waits: int, max_wait: float, report: Callable[[str], None]) -> dict[str, Any]:
     with answering.running(core=1) as server, waiting.running(core=0) as waiter:
-        seen = waiter.send("failover", subject=subject, url=server.url, waits=waits, interval=interval)
+        seen = waiter.send("failover", subject=subject, url=server.url, waits=waits, max_wait=max_wait)
         firsts = [at - seen["began"] for at in server.first_polls()]
         counts = server.counts()
     measured = {

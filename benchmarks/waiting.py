@@ -98,8 +98,18 @@ def _sleeping_triggers(_url: str, _interval: float) -> Any:
     return _triggers(lambda _: SleepingTrigger())
 
 
-def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
+def _make_oxen(evaluation_id: str, interval: float, max_wait: float, seen_seconds_ago: float | None = None) -> Any:
+    """
+    Make a trigger.
+
+    :param seen_seconds_ago: when the worker that deferred polled; None: no worker did.
+    """
     from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
+
+    seen: dict[str, Any] = {}
+    if seen_seconds_ago is not None:
+        last_seen = {"id": evaluation_id, "status": "running", "progress": {"processed": 0, "total": 1_000_000}}
+        seen = {"last_seen": last_seen, "seen_at": time.time() - seen_seconds_ago}
 
     return OxenEvaluationTrigger(
         namespace="ox",
@@ -108,11 +118,20 @@ def _make_oxen(evaluation_id: str, interval: float, max_wait: float) -> Any:
         oxen_conn_id="oxen_bench",
         poke_interval=interval,
         max_wait=max_wait,
+        **seen,
     )
 
 
 def _oxen(_url: str, interval: float, kind: str = "still") -> Any:
-    return _triggers(lambda number: _make_oxen(_name(number, kind), interval, interval))
+    return _triggers(
+        lambda number: _make_oxen(_name(number, kind), interval, interval, 0.0 if number >= _SHORT else None)
+    )
+
+
+def _oxen_taken_over(url: str, max_wait: float) -> Any:
+    """Make waits as the sensor's defaults make them, that another triggerer has run for an hour."""
+    _set_connections(url)
+    return _triggers(lambda number: _make_oxen(_name(number), 10.0, max_wait, 3_600.0))
 
 
 def _dbt(url: str, interval: float) -> Any:
@@ -217,6 +236,8 @@ class _Commands:
         """
         Wait for so many evaluations that soon end, from the start of each wait to its end.
 
+        Ours begin as after the worker's poll: with what it saw, and with a sleep.
+
         :param first: number of the first, so that no round meets another's.
         """
         loop = asyncio.new_event_loop()
@@ -296,11 +317,11 @@ class _Commands:
         finally:
             _end(loop, tasks, context)
 
-    def failover(self, *, subject: str, url: str, waits: int, interval: float) -> Iterator[Any]:
+    def failover(self, *, subject: str, url: str, waits: int, max_wait: float) -> Iterator[Any]:
         """
         Begin so many waits as a triggerer does that takes them over, in a process that has not waited before.
 
-        Yields, shortly before the second poll of the first wait, what happened until then.
+        Yields, when each should have polled once, what happened until then.
         """
         from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
@@ -316,7 +337,8 @@ class _Commands:
         loop = asyncio.new_event_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
-            context = _waits(subject, url, interval)
+            # A peer polls at once, and for the second time when all is over.
+            context = _oxen_taken_over(url, max_wait) if subject == "oxen" else _waits(subject, url, 2 * max_wait)
             wait = loop.run_until_complete(context.__aenter__())
 
             async def begin() -> None:
@@ -328,7 +350,7 @@ class _Commands:
 
             began, cpu = time.monotonic(), time.process_time()
             loop.run_until_complete(begin())
-            loop.run_until_complete(asyncio.sleep(began + interval * 0.9 - time.monotonic()))
+            loop.run_until_complete(asyncio.sleep(began + max_wait + 1.0 - time.monotonic()))
             failed = [repr(task.exception()) for task in tasks if task.done() and task.exception()]
             yield {
                 "began": began,

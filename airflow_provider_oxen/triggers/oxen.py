@@ -64,6 +64,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         where the hub does not know the evaluation yet.
     :param is_recorded: whether a later attempt of the task can wait for it.
     :param last_seen: the evaluation as the worker saw it before it deferred, without its prompt; None where it did not.
+    :param seen_at: when it did, in seconds since the epoch; None where it did not.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         started_here: bool = False,
         is_recorded: bool = False,
         last_seen: Mapping[str, Any] | None = None,
+        seen_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.namespace: str = as_text(namespace)
@@ -102,6 +104,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         self.do_xcom_push = do_xcom_push
         self.started_here = started_here
         self.is_recorded = is_recorded
+        self.seen_at = seen_at
         self._last_seen = find_evaluation(last_seen)
         self._hub: str | None = None
         self._has_ended = False
@@ -131,13 +134,18 @@ class OxenEvaluationTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over."""
-        wait = await self._recall(self._begin())
+        wait, seen_at = await self._recall(self._begin())
         # Wall clock at the start, steady from then on: a change of the machine's clock moves no deadline.
         epoch = time.time() - time.monotonic()
         links: dict[str, str] = {}
         max_age = self.poke_interval / 2
         client = OxenHook(self.oxen_conn_id).get_async_conn()
         try:  # async with would keep one more object a wait
+            wait, seconds = wait.resumed(seen_at, now=time.time(), jitter=random.random())
+            if seconds > 0:
+                await client.join(wait.ref)
+                self._hub = client.hub
+                await client.sleep(seconds)
             while True:
                 result, at = await client.poll(wait.ref, max_age=max_age)
                 before = wait
@@ -196,20 +204,25 @@ class OxenEvaluationTrigger(BaseTrigger):
             "%s", describe_killed(ref, self._hub, started_here=self.started_here, is_recorded=self.is_recorded)
         )
 
-    async def _recall(self, wait: Wait) -> Wait:
-        """Go on with what another triggerer has waited for and seen, where no worker has seen the evaluation."""
+    async def _recall(self, wait: Wait) -> tuple[Wait, float | None]:
+        """
+        Go on with what another triggerer has waited for and seen, where no worker has seen the evaluation.
+
+        :return: the wait, and when the evaluation was seen, in seconds since the epoch.
+        """
         if wait.evaluation is not None:
-            return wait
+            return wait, self.seen_at
         found = await xcoms.find_waited_for_from_triggerer(self)
         if found is None:
             await self._store_waited_for(wait)
-            return wait
+            return wait, None
         # Each triggerer renders the templates of a wait that began in one, and they may have changed since.
         self.oxen_conn_id = found.oxen_conn_id
-        return wait._replace(ref=found.ref, evaluation=found.evaluation)
+        return wait._replace(ref=found.ref, evaluation=found.evaluation), found.seen_at
 
     async def _store_waited_for(self, wait: Wait) -> None:
-        await xcoms.store_waited_for_from_triggerer(self, xcoms.WaitedFor(wait.ref, self.oxen_conn_id, wait.evaluation))
+        waited_for = xcoms.WaitedFor(wait.ref, self.oxen_conn_id, wait.evaluation, wait.seen_at)
+        await xcoms.store_waited_for_from_triggerer(self, waited_for)
 
     def _log_step(self, before: Wait, wait: Wait, step: Step, result: Evaluation | OxenError) -> None:
         """

@@ -276,6 +276,7 @@ ARGUMENTS: dict[str, Any] = {
     "started_here": True,
     "is_recorded": True,
     "last_seen": {"id": "e", "status": "queued", "progress": {"processed": 0, "total": 9}},
+    "seen_at": 1795953879.5,
 }
 
 

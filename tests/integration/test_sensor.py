@@ -855,9 +855,10 @@ def test_trigger_gets_every_argument(oxen_hub: LocalHub, monkeypatch: pytest.Mon
         sensor.execute({"ti": FakeTaskInstance()})
 
     arguments = deferred.value.trigger.serialize()[1]
-    deadline, last_seen = arguments.pop("deadline"), arguments.pop("last_seen")
+    deadline, last_seen, seen_at = (arguments.pop(name) for name in ("deadline", "last_seen", "seen_at"))
     assert deadline == pytest.approx(time.time() + 100, abs=5)
     assert (last_seen["id"], last_seen["status"]) == ("e", "queued")
+    assert seen_at == pytest.approx(time.time(), abs=5)
     assert deferred.value.timeout.total_seconds() == pytest.approx(100 + 600, abs=5)
     assert arguments == {
         "namespace": "n",

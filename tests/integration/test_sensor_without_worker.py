@@ -204,6 +204,7 @@ def test_triggerer_gets_every_argument() -> None:
         "started_here": False,
         "is_recorded": False,
         "last_seen": None,
+        "seen_at": None,
     }
     trigger = OxenEvaluationTrigger(**args.trigger_kwargs)
     assert trigger.serialize()[1] == args.trigger_kwargs == TriggerArguments(**args.trigger_kwargs).to_dict()

@@ -13,12 +13,13 @@ import sys
 import textwrap
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_oxen.parameters import TriggerArguments
 from airflow_provider_oxen.pool import shared_connections
+from airflow_provider_oxen.sharing import Ticks
 from airflow_provider_oxen.testing import Alter, Delay, Disconnect, Fault, LocalHub, Respond
 from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 from tests.support.triggers import make_trigger, run_trigger
@@ -102,6 +103,63 @@ async def test_failures_beyond_the_retry_window_end_the_wait(oxen_hub: LocalHub)
     assert "503" in event["error"]
     assert 0.3 < time.monotonic() - began < 5
     assert oxen_hub.requests_for(evaluation_id) > 2
+
+
+def _seen_by_a_worker(evaluation_id: str, seconds_ago: float) -> dict[str, Any]:
+    """Return the arguments of a trigger whose worker has polled."""
+    last_seen = {"id": evaluation_id, "status": "running", "progress": {"processed": 0, "total": 90}}
+    return {"last_seen": last_seen, "seen_at": time.time() - seconds_ago, "deadline": time.time() + 60}
+
+
+async def test_trigger_polls_when_the_worker_would_have(oxen_hub: LocalHub) -> None:
+    """What a worker has just seen is not polled again at once."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    trigger = make_trigger(evaluation_id, poke_interval=1, max_wait=1, **_seen_by_a_worker(evaluation_id, 0.2))
+    began = time.monotonic()
+    run = asyncio.create_task(run_trigger(trigger))
+
+    await asyncio.sleep(0.4)
+    assert oxen_hub.requests_for(evaluation_id) == 0
+    assert (await run)["outcome"] == "completed"
+    assert 0.7 < time.monotonic() - began < 1.3
+
+
+async def test_trigger_whose_connection_is_missing_at_first_polls_all_the_same(
+    oxen_hub: LocalHub, set_connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look-up that fails before the first poll is left to that poll."""
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    monkeypatch.delenv("AIRFLOW_CONN_OXEN_DEFAULT")
+    trigger = make_trigger(evaluation_id, poke_interval=0.4, max_wait=0.4, **_seen_by_a_worker(evaluation_id, 0))
+    run = asyncio.create_task(run_trigger(trigger))
+    await asyncio.sleep(0.2)
+    set_connection(host=oxen_hub.url)
+
+    assert (await run)["outcome"] == "completed"
+
+
+async def test_waits_that_are_taken_over_spread_their_first_polls(
+    oxen_hub: LocalHub, look_ups: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A triggerer that takes over 300 waits looks their connection up once, and polls them over ``max_wait``."""
+    sleeps: list[float] = []
+    after = Ticks.after
+    monkeypatch.setattr(Ticks, "after", lambda ticks, seconds: sleeps.append(seconds) or after(ticks, seconds))
+    ids = [oxen_hub.add_evaluation(seconds=60) for _ in range(300)]
+    arguments = [{"poke_interval": 1, "max_wait": 2, **_seen_by_a_worker(each, 900)} for each in ids]
+    runs = [
+        asyncio.create_task(run_trigger(make_trigger(each, **made))) for each, made in zip(ids, arguments, strict=True)
+    ]
+    async with asyncio.timeout(30):
+        while not all(oxen_hub.requests_for(each) for each in ids):
+            await asyncio.sleep(0.05)
+    for run in runs:
+        run.cancel()
+    await asyncio.wait(runs)
+
+    for quarter in range(4):
+        assert 40 < sum(quarter <= 2 * seconds < quarter + 1 for seconds in sleeps[:300]) < 110
+    assert look_ups == ["oxen_default"]
 
 
 async def test_deadline_ends_the_wait_with_what_was_last_seen(oxen_hub: LocalHub) -> None:

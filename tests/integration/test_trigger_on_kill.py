@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_oxen import triggerer_compat
+from airflow_provider_oxen.testing import LocalHub
 from tests.support.airflow import AIRFLOW_V_3_3_PLUS
 from tests.support.tasks import FakeTaskInstance
 from tests.support.triggers import make_trigger, run_trigger
@@ -15,7 +17,6 @@ from tests.support.triggers import make_trigger, run_trigger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_oxen.testing import LocalHub
     from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 
 needs_on_kill = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="this Airflow calls no on_kill of a trigger")
@@ -95,6 +96,22 @@ async def test_stopped_task_says_what_keeps_running(
     assert ("money" in text) is bool(arguments)
     (asked,) = supervisor.asked
     assert (asked.dag_id, asked.task_ids, asked.run_ids, asked.map_index) == ("d", ["gate"], ["r"], -1)
+
+
+@needs_on_kill
+async def test_task_that_is_stopped_before_its_first_poll_says_where_to_look(
+    monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor, logged: Callable[[], str]
+) -> None:
+    """A wait that goes on with what a worker saw knows the hub's address before it polls."""
+    supervisor.state = "failed"
+    with LocalHub(pages=True) as hub:
+        monkeypatch.setenv("AIRFLOW_CONN_OXEN_DEFAULT", hub.connection_json)
+        evaluation_id = hub.add_evaluation(seconds=60)
+        seen = {"last_seen": {"id": evaluation_id, "status": "running"}, "seen_at": time.time()}
+        await kill(make_trigger(evaluation_id, poke_interval=30, max_wait=30, **seen))
+
+        assert hub.requests_for(evaluation_id) == 0
+        assert f"{hub.url}/ox/customer-intents/evaluations/{evaluation_id}" in logged()
 
 
 @needs_on_kill

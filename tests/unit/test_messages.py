@@ -154,6 +154,14 @@ def test_deferral_says_that_the_worker_is_free() -> None:
     )
 
 
+def test_deferral_says_when_the_triggerer_polls() -> None:
+    """What the worker has just seen is polled again after one to two poke intervals."""
+    wait, _ = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0).advance(_seen("running", 5, 90), now=T0, jitter=0.5)
+
+    assert "One must be running, and polls within 20 s: " in describe_deferral(wait)
+    assert "One must be running, and polls within 15 s: " in describe_deferral(wait._replace(max_wait=15.0))
+
+
 def test_standstill_is_shown_now_and_then() -> None:
     """An evaluation that stands still for six hours has a line each half hour, and no more."""
     wait = Wait(REF, 10.0, 60.0, T0 + 86_400, 600.0)

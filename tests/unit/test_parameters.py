@@ -229,4 +229,5 @@ def test_trigger_arguments_are_plain_json() -> None:
         "started_here": False,
         "is_recorded": False,
         "last_seen": None,
+        "seen_at": None,
     }

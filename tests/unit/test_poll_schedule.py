@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_oxen.polling import History, remember, seconds_left, seconds_to_next_poll
+from airflow_provider_oxen.polling import History, remember, seconds_left, seconds_to_first_poll, seconds_to_next_poll
 from benchmarks.policies import CANDIDATES, SHIPPED, Candidate, Fixed, Shipped
 from benchmarks.poll_schedule import compare, fixed, herd, measure, simulate
 from benchmarks.traces import DURATIONS, FAMILIES, corpus
@@ -169,6 +169,41 @@ def test_where_max_wait_is_poke_interval_every_sleep_is():
     """Equal bounds make a fixed interval."""
     for history in (history_of((0.0, "queued", None, None)), running((5.0, 0), (65.0, 1))):
         assert seconds_to_next_poll(history, poke_interval=POKE, max_wait=POKE, jitter=0.7) == POKE
+
+
+# Another process -----------------------------------------------------------------------------------------------------
+
+go_on = partial(seconds_to_first_poll, poke_interval=POKE, max_wait=LONGEST)
+
+
+@given(polls, st.floats(-1e12, 1e12), jitters)
+def test_first_poll_of_another_process_is_within_max_wait(seen, now, jitter):
+    """Whatever was seen, and however long ago, the first poll is not later than ``max_wait``."""
+    assert 0.0 <= go_on(history_of(*seen), now=now, jitter=jitter) <= LONGEST
+
+
+@given(polls, jitters, st.floats(0.0, 0.99))
+def test_another_process_polls_when_the_one_before_would_have(seen, jitter, share):
+    """A process that begins before the next poll is due polls when it is due."""
+    history = history_of(*seen[:1])
+    planned = choose(history, jitter=jitter)
+    passed = share * planned
+    assert passed + go_on(history._replace(at=0.0, began_at=0.0), now=passed, jitter=jitter) == pytest.approx(planned)
+
+
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_waits_that_are_taken_over_together_spread_over_max_wait(status):
+    """Ten thousand waits of an hour ago: in each tenth of ``max_wait``, a tenth of them polls."""
+    draw = random.Random(3).random
+    history = history_of((0.0, status, 0, 90))
+    firsts = [go_on(history, now=3_600.0, jitter=draw()) for _ in range(10_000)]
+    for tenth in range(10):
+        assert sum(tenth <= 10 * first / LONGEST < tenth + 1 for first in firsts) == pytest.approx(1_000, abs=120)
+
+
+def test_a_commit_that_is_taken_over_is_polled_soon():
+    """A commit may end at any moment, so it spreads over ``poke_interval`` alone."""
+    assert max(go_on(history_of((0.0, "committing", 9, 9)), now=300.0, jitter=j) for j in (0.0, 0.5, 1.0)) == POKE
 
 
 # The estimate --------------------------------------------------------------------------------------------------------

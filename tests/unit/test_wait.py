@@ -728,6 +728,42 @@ def test_memory_that_cannot_be_used_is_a_value_error(change: dict[str, Any], com
     assert isinstance(wait.advance(_seen(), now=T0 + 2, jitter=0.5)[1], (Sleep, Outcome))
 
 
+# A triggerer that goes on
+
+
+def test_triggerer_goes_on_with_what_the_worker_saw() -> None:
+    """It polls when the worker would have, and knows the speed at its own first poll."""
+    before = _wait(evaluation=_seen(progress={"processed": 10, "total": 100}))
+
+    wait, seconds = before.resumed(T0, now=T0 + 2, jitter=0.5)
+
+    assert (seconds, wait.seen_at) == (13.0, T0)  # 10 to 20 s after the worker's poll
+    after, _ = _advance(wait, (10, _seen(progress={"processed": 20, "total": 100})))
+    assert after.history is not None
+    assert after.history.rows_per_second == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen_at"), [({}, None), ({}, T0), ({"evaluation": _seen()}, None)], ids=["nothing", "no one", "no time"]
+)
+def test_triggerer_polls_at_once_where_it_knows_nothing(fields: dict[str, Any], seen_at: float | None) -> None:
+    """A wait that no worker has seen, or one that an older release stored, is polled at once."""
+    assert _wait(**fields).resumed(seen_at, now=T0 + 2, jitter=0.5) == (_wait(**fields), 0.0)
+
+
+@pytest.mark.parametrize(("now", "expected"), [(3_597.0, 3.0), (3_600.0, 0.0), (9_000.0, 0.0)])
+def test_triggerer_that_goes_on_polls_at_the_deadline(now: float, expected: float) -> None:
+    """A wait that is taken over near its deadline or after it is polled then, so that it ends with what is true."""
+    assert _wait(evaluation=_seen()).resumed(T0, now=T0 + now, jitter=1.0)[1] == expected
+
+
+def test_clock_of_the_worker_may_be_wrong() -> None:
+    """A poll that was seen in the future, by another machine's clock, counts as one of now."""
+    wait, seconds = _wait(evaluation=_seen()).resumed(T0 + 7_200, now=T0, jitter=0.0)
+
+    assert (wait.seen_at, seconds) == (T0, 10.0)
+
+
 # A wait that begins again at each poll
 
 
