@@ -182,7 +182,8 @@ class Evaluation:
         texts = (values.text(document.get(name)) for name in ("namespace", "repo_name"))
         # The same texts for all: a triggerer keeps an evaluation for each of thousands of waits.
         names = [text if text is None else intern(text) for text in texts]
-        return _from_values(head, [values.json_safe(document.get(name)) for name in _READERS], *names)
+        found = map(document.get, _READERS)
+        return _from_values(head, [None if value is None else values.json_safe(value) for value in found], *names)
 
     @property
     def is_terminal(self) -> bool:
@@ -232,7 +233,7 @@ class Evaluation:
         written |= {"namespace": self.namespace, "repo_name": self.repo_name}
         written |= {"progress": {"processed": self.progress.processed, "total": self.progress.total}}
         found = zip(_READERS.items(), _unpack(self._values), strict=True)
-        written |= {name: read(value) for (name, read), value in found if name != "prompt"}
+        written |= {name: None if value is None else read(value) for (name, read), value in found if name != "prompt"}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in written.items()}
 
 

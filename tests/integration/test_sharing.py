@@ -25,7 +25,7 @@ from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.pool import shared_connections
 from airflow_provider_oxen.protocol import ContractError
-from airflow_provider_oxen.sharing import LastParsed
+from airflow_provider_oxen.sharing import LastParsed, Ticks
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
 from tests.support.triggers import make_trigger, run_trigger
 
@@ -552,6 +552,26 @@ async def test_sleep_lasts_as_long_as_asked_for(oxen_hub: LocalHub) -> None:
 
     assert min(late) >= 0
     assert any(f"{timers} timers" in shown for timers in (2, 3)), shown
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.5, 0.999, 1.0, 2.499, 2.5, 10.0, 60.0])
+async def test_sleep_is_longer_by_a_tenth_at_most_and_by_a_quarter_of_a_second(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long sleep ends on long ticks, which it shares with many, and a short one on short ticks."""
+    loop, ends = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "time", lambda: 1_000.003)
+    monkeypatch.setattr(loop, "call_at", lambda at, *_: ends.append(at))
+    ticks = Ticks()
+    lengths = [seconds + number / 1_000 for number in range(200)]
+    for length in lengths:
+        ticks.after(length)
+
+    longest_delay = max(min(0.1 * (seconds + 0.2), 0.25), 0.001)
+    assert ends[0] >= 1_000.003 + seconds
+    assert ends[0] - (1_000.003 + seconds) <= longest_delay
+    assert ends[-1] >= 1_000.003 + lengths[-1]
+    assert ends[-1] - (1_000.003 + lengths[-1]) <= longest_delay
 
 
 async def test_sleeping_wait_keeps_few_objects(oxen_hub: LocalHub) -> None:
