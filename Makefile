@@ -12,7 +12,7 @@ STEP = @$(PYTHON) demo/step.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-chaos test-cluster test-ui screenshots test-matrix package sbom licences release-check fuzz lint docs bench clean
+.PHONY: help demo test test-system test-chaos test-cluster test-ui screenshots dashboard test-matrix package sbom licences release-check fuzz lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-ui: $(VENV)/.ui ## Run the tests of Airflow's web pages, in a real browser
 
 screenshots: $(VENV)/.ui ## Run those tests, and keep their screenshots in docs/images
 	$(BIN)/python -m pytest tests/ui --screenshots docs/images
+
+dashboard: $(VENV)/.ui ## Draw docs/grafana.json over metrics of real waits, into docs/images: about 22 minutes (AGAIN=1 over the same metrics; needs npm and Prometheus)
+	$(BIN)/python -m tests.dashboard $(if $(AGAIN),--again)
 
 test-matrix: $(VENV)/.made ## Run the tests on every supported Airflow (UPDATE=1 writes docs/tested-with.md's table)
 	$(BIN)/python -m tests.matrix $(if $(UPDATE),--update) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))

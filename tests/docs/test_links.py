@@ -73,7 +73,7 @@ def test_links_to_other_sites_are_to_known_hosts(page: Path) -> None:
 
 
 def test_every_picture_is_shown() -> None:
-    """Each picture that the browser tests take is on a page."""
+    """Each picture is on a page."""
     shown = {(page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith(".png")}
 
     assert shown == set((ROOT / "docs/images").glob("*.png"))

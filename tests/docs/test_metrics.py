@@ -119,3 +119,11 @@ def test_dashboard_can_be_imported() -> None:
     assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["datasource"]
     assert all(panel["title"] and panel["fieldConfig"]["defaults"]["unit"] for panel in panels)
+
+
+def test_no_number_turns_red_by_itself() -> None:
+    """Where nothing is set, Grafana draws all from 80 on in red. Here, 80 is no limit of anything."""
+    numbers = [panel["fieldConfig"]["defaults"] for panel in DASHBOARD["panels"] if panel["type"] == "stat"]
+
+    assert numbers
+    assert all(each["color"]["mode"] == "fixed" for each in numbers)

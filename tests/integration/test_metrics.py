@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_oxen import recording, stats_compat, xcoms
-from airflow_provider_oxen.evaluations import EvaluationRef
-from airflow_provider_oxen.exceptions import OxenNotFoundError, OxenRateLimitError, OxenUnreachableError
+from airflow_provider_oxen import exceptions, recording, stats_compat, xcoms
+from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef
+from airflow_provider_oxen.exceptions import (
+    OxenNotFoundError,
+    OxenRateLimitError,
+    OxenRequestError,
+    OxenUnreachableError,
+)
 from airflow_provider_oxen.hooks.oxen import OxenHook
-from airflow_provider_oxen.metrics import METRICS, Recorder
+from airflow_provider_oxen.metrics import METRICS, Recorder, StatsRecorder
+from airflow_provider_oxen.outcomes import Outcome, OutcomeReason
 from airflow_provider_oxen.testing import Fault, Respond
 from tests.support.airflow import AirflowSkipException
 from tests.support.listeners import OtlpListener, Received, Sample, StatsdListener
+from tests.support.prometheus import PROMETHEUS, StatsdExporter, run_prometheus
 from tests.support.tasks import WAYS, add_evaluation, run_task
 from tests.support.triggers import make_trigger, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_oxen.evaluations import Evaluation
     from airflow_provider_oxen.testing import LocalHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,10 +113,16 @@ def test_metrics_arrive(oxen_hub: LocalHub, settings: str, process: str) -> None
 
 
 class FakeStats:
-    """Stands in for Airflow's metrics."""
+    """
+    Stands in for Airflow's metrics.
 
-    def __init__(self) -> None:
-        self.received = Received()
+    :param received: gets what is sent.
+    :param prefix: what Airflow puts before each name.
+    """
+
+    def __init__(self, received: Received | None = None, prefix: str = "") -> None:
+        self.received = Received() if received is None else received
+        self._prefix = prefix
 
     def incr(self, stat: str, count: float = 1, *, tags: Mapping[str, str] | None = None) -> None:
         self._add(stat, "c", count, tags)
@@ -120,7 +134,7 @@ class FakeStats:
         self._add(stat, "ms", dt, tags)
 
     def _add(self, stat: str, kind: str, value: float, tags: Mapping[str, str] | None) -> None:
-        self.received.add(Sample(stat, kind, value, frozenset((tags or {}).items())))
+        self.received.add(Sample(self._prefix + stat, kind, value, frozenset((tags or {}).items())))
 
 
 @pytest.mark.alone
@@ -298,3 +312,39 @@ def test_metrics_never_fail_a_wait(
     oxen_hub.add_evaluation(evaluation_id, seconds=0.2)
     assert run_task(way, evaluation_id).raised is None
     assert "No metrics from here on: sending them failed (OSError: no metrics here)" in caplog.messages
+
+
+def _send_all(recorder: StatsRecorder) -> None:
+    """Send each metric, with each kind of failure and each outcome."""
+    done = {"id": "e", "status": "completed", "progress": {"processed": 9, "total": 9}, "credits_used": 0.5}
+    evaluation = Evaluation.from_dict({**done, "tokens_used": 100})
+    for kind in (getattr(exceptions, name) for name in exceptions.__all__):
+        if issubclass(kind, OxenRequestError) and not kind.__subclasses__():
+            recorder.sent(0.2, 0, is_poll=True, error=kind("no"))
+    recorder.paused()
+    recorder.send()
+    for reason in OutcomeReason:
+        recorder.ended(Outcome(reason, EvaluationRef("ox", "r", "e"), evaluation))
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus, such as Debian's package of that name")
+@pytest.mark.parametrize("suffix", ["", "_total"], ids=["statsd_exporter", "OpenTelemetry"])
+def test_dashboard_has_data_in_each_query(suffix: str, tmp_path: Path) -> None:
+    """A real Prometheus finds data for each of its queries, under the names that counters get in either way."""
+    panels = json.loads((ROOT / "docs/grafana.json").read_text())["panels"]
+    queries = {
+        f"{panel['title']}: {each['legendFormat']}": each["expr"] for panel in panels for each in panel["targets"]
+    }
+    stats, empty = FakeStats(StatsdExporter(suffix), "airflow."), set(queries)
+    with stats.received as exporter, run_prometheus(tmp_path, exporter.address, 1) as prometheus:
+        began_at = time.time()
+        recorder = StatsRecorder(stats, "c", "triggerer", hostname="triggerer-1", count_waits=lambda: 3)
+        while empty and time.time() < began_at + 30:  # a rate needs a counter that was there before
+            _send_all(recorder)
+            time.sleep(1)
+            series = {name: prometheus.query(queries[name], began_at, time.time()) for name in empty}
+            empty = {
+                name for name, found in series.items() if not any(point[1] for one in found for point in one["points"])
+            }
+
+    assert empty == set()
