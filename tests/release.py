@@ -25,7 +25,7 @@ ADDRESSES = ("Documentation", "Source", "Changelog", "Issues")
 #: The targets that must pass, the quick ones first.
 TARGETS = (
     *("lint", "docs", "package", "licences", "sbom"),
-    *("test", "test-system", "test-chaos", "test-cluster", "test-ui", "test-matrix JOBS=3", "fuzz", "bench SHORT=1"),
+    *("test", "test-system", "test-chaos", "test-cluster", "test-ui", "test-matrix JOBS=4", "fuzz", "bench SHORT=1"),
 )
 #: Licences that all of our users can live with, as parts of what packages say about theirs.
 ALLOWED = (
