@@ -25,7 +25,8 @@ test: $(VENV)/.dev ## Run the tests that need no Airflow of their own: about 8 m
 	$(BIN)/python -m pytest -m alone
 
 test-system: $(VENV)/.dev ## Run gates in a real Airflow: all ways to wait, killed and busy processes, teams, the demonstration, the tutorial
-	$(BIN)/python -m pytest --durations 15 tests/system
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" --durations 15 tests/system
+	$(BIN)/python -m pytest -m alone --durations 15 tests/system
 
 test-chaos: $(VENV)/.dev ## Kill, freeze and clear tasks that start evaluations (UPDATE=1 writes docs/reliability.md's table)
 	$(BIN)/python -m pytest tests/chaos $(if $(UPDATE),--update-docs)

@@ -21,11 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -59,6 +60,8 @@ SECTIONS = {
     "end_to_end": Section("End to end, in a real Airflow", 360),
     "starting": Section("Starts for one task that is killed", 420),
 }
+#: How many sections run at a time in the short form, whose numbers do not matter: most of them wait.
+_SHORT_AT_ONCE = 3
 #: What the results depend on, beside this package.
 _PACKAGES = (
     "apache-airflow",
@@ -112,61 +115,84 @@ def main() -> int:
 
 
 def _run_all(console: Console, names: list[str], *, short: bool) -> tuple[dict[str, Any], list[str]]:
-    """Run the sections, each in a process of its own; return the results and the names of those that failed."""
-    measured: dict[str, Any] = {}
-    broken: list[str] = []
+    """Run the sections; return the results and the names of those that failed. In short, some run side by side."""
+    waiting = list(names)
+    running: list[_Running] = []
+    ended: dict[str, _Running] = {}
     columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, TextColumn("[dim]{task.fields[doing]}"), console=console) as progress:
-        for name in names:
-            bar = progress.add_task(SECTIONS[name].title, total=1, doing="")
-            result, error = _run(name, progress, bar, short=short)
-            if error is None:
-                measured[name] = result
-            else:
-                broken.append(name)
-                console.print(Text(f"{name} failed:\n{error}", "red"), soft_wrap=True)
-            targets = [target["holds"] for target in (result or {}).get("targets", [])]
-            doing = "failed" if error is not None else f"{sum(targets)} of {len(targets)} targets hold"
-            progress.update(bar, completed=1, doing=doing)
-    return measured, broken
+        try:
+            while waiting or running:
+                while waiting and len(running) < (_SHORT_AT_ONCE if short else 1):
+                    running.append(_Running(waiting.pop(0), progress, short=short))
+                wait([section.pipe for section in running], min(section.seconds_left for section in running))
+                for section in [section for section in running if section.has_ended()]:
+                    running.remove(section)
+                    section.close()
+                    ended[section.name] = section
+        except KeyboardInterrupt:
+            for section in running:
+                section.process.join(20)  # it was interrupted, too, and is stopping what it started
+            raise
+        finally:
+            for section in running:
+                section.close()
+    measured = {name: ended[name].result for name in names if ended[name].result is not None}
+    return measured, [name for name in names if name not in measured]
 
 
-def _run(name: str, progress: Progress, bar: TaskID, *, short: bool) -> tuple[dict[str, Any] | None, str | None]:
-    """Run a section in a fresh process, so that nothing of one section is part of the next measurement."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=run_apart, args=(name, short, there))
-    began = time.monotonic()
-    process.start()
-    there.close()
-    result: dict[str, Any] | None = None
-    error: str | None = "it ended without a result"
-    try:
-        while True:
-            left = SECTIONS[name].limit_seconds - (time.monotonic() - began)
-            if left <= 0 or not here.poll(left):
-                error = f"it took longer than {SECTIONS[name].limit_seconds:g} s"
-                break
-            kind, sent = here.recv()
-            if kind == "report":
-                progress.update(bar, doing=sent)
-                if not progress.console.is_terminal:
-                    progress.console.print(f"{name}: {sent}", soft_wrap=True)
-                continue
-            result, error = (sent, None) if kind == "result" else (None, sent)
-            break
-    except EOFError:
-        pass
-    except KeyboardInterrupt:
-        process.join(20)  # it was interrupted, too, and is stopping what it started
-        raise
-    finally:
-        if error is not None and process.is_alive():
-            process.terminate()
-        process.join(20)
-        process.kill()
-    if result is not None:
-        result = {"seconds": round(time.monotonic() - began, 1), **result}
-    return result, error
+class _Running:
+    """A section in a fresh process, so that nothing of one section is part of the next measurement."""
+
+    def __init__(self, name: str, progress: Progress, *, short: bool) -> None:
+        self.name = name
+        self.result: dict[str, Any] | None = None
+        self._progress = progress
+        self._bar = progress.add_task(SECTIONS[name].title, total=1, doing="")
+        self.pipe, there = multiprocessing.Pipe(duplex=False)
+        self.process = multiprocessing.get_context("spawn").Process(target=run_apart, args=(name, short, there))
+        self._began = time.monotonic()
+        self.process.start()
+        there.close()
+
+    @property
+    def seconds_left(self) -> float:
+        """How much longer it may take."""
+        return max(SECTIONS[self.name].limit_seconds - (time.monotonic() - self._began), 0)
+
+    def has_ended(self) -> bool:
+        """Read what it has sent, if it has; show what it is doing, and how it ended once it has or has to."""
+        kind: str = "report"
+        sent: Any = None
+        try:
+            while kind == "report" and self.pipe.poll():
+                kind, sent = self.pipe.recv()
+                if kind == "report":
+                    self._report(sent)
+        except EOFError:
+            kind, sent = "error", "it ended without a result"
+        if kind == "report" and not self.seconds_left:
+            kind, sent = "error", f"it took longer than {SECTIONS[self.name].limit_seconds:g} s"
+        if kind == "result":
+            self.result = {"seconds": round(time.monotonic() - self._began, 1), **sent}
+            targets = [target["holds"] for target in sent.get("targets", [])]
+            self._progress.update(self._bar, completed=1, doing=f"{sum(targets)} of {len(targets)} targets hold")
+        elif kind == "error":
+            self._progress.console.print(Text(f"{self.name} failed:\n{sent}", "red"), soft_wrap=True)
+            self._progress.update(self._bar, completed=1, doing="failed")
+        return kind != "report"
+
+    def _report(self, doing: str) -> None:
+        self._progress.update(self._bar, doing=doing)
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{self.name}: {doing}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Wait for its process. Stop it if it has no result."""
+        if self.result is None and self.process.is_alive():
+            self.process.terminate()
+        self.process.join(20)
+        self.process.kill()
 
 
 def _about(*, short: bool, seconds: float) -> dict[str, Any]:

@@ -53,10 +53,14 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep Airflow running afterwards, until Ctrl-C")
     keep = parser.parse_args().keep
 
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for ignored in signals:  # a second one would disturb what the first one stops
+            signal.signal(ignored, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signals:
         signal.signal(number, interrupt)
     console = Console()
     screen = Screen(console)

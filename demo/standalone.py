@@ -80,6 +80,8 @@ class AirflowStandalone:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log_port),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log_port),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            # Airflow's 5 s are too little on a busy machine: a task fails whose request takes longer.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": f"{RESPONSE_LIMIT_SECONDS:g}",
             **(env or {}),
         }
         self._commands = dict(commands or {"standalone": ("standalone",)})

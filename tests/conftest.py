@@ -10,6 +10,7 @@ import tempfile
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from packaging.version import Version
@@ -33,17 +34,22 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise KeyboardInterrupt
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """
     End on SIGTERM as on Ctrl-C, with all fixtures taken down: none leaves an Airflow behind.
 
+    A terminal sends Ctrl-C to the processes of pytest-xdist, too. SIGTERM has to be sent on to them.
+
     Old versions of aiohttp leave a proxy's tunnel to the garbage collector, which closes it with a warning.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    has_processes = bool(config.getoption("numprocesses", None))
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for process in psutil.Process().children() if has_processes else ():
+            process.terminate()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     if Version(version("aiohttp")) < Version("3.12.15"):
         for owner in ("function _(Selector|SSLProtocol)Transport", "socket.socket"):
             ignored = f"ignore:Exception ignored in. .{owner}:pytest.PytestUnraisableExceptionWarning"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.alone,
     pytest.mark.timeout(900),
     pytest.mark.skipif(airflow_version.startswith("2."), reason="the DAGs need Airflow 3"),
 ]

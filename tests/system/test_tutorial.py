@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/tutorial.md").read_text()
 WITH_PIP = "TUTORIAL_PIP" in os.environ
 #: How long a command may take, and how long it is repeated where the page says so, in seconds.
-LIMIT_SECONDS = 600.0 if WITH_PIP else 120.0
+LIMIT_SECONDS = 600.0 if WITH_PIP else 300.0
 HUB_PORT = "8765"
 
 
