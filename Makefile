@@ -78,8 +78,8 @@ docs: $(VENV)/.dev ## Build the documentation into build/docs; a warning or a de
 		docs build/docs
 	@echo "The documentation is in $(CURDIR)/build/docs/index.html"
 
-bench: $(VENV)/.bench ## Measure what a wait costs beside the peers (SHORT=1 only sees that all runs, ONLY=section)
-	@$(VENV)/bench/bin/python -m benchmarks $(if $(SHORT),--short) $(addprefix --only ,$(ONLY))
+bench: $(VENV)/.bench ## Measure what a wait costs beside the peers (SHORT=1 only sees that all runs, ONLY=section, UPDATE=1 keeps its results)
+	@$(VENV)/bench/bin/python -m benchmarks $(if $(SHORT),--short) $(addprefix --only ,$(ONLY)) $(if $(UPDATE),--update)
 
 clean: ## Remove everything that was installed and made
 	rm -rf $(VENV) .bench .demo build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -210,7 +210,7 @@ class OxenAsyncClient:
 
     @property
     def hub(self) -> str | None:
-        """Address of the hub; None before the first request."""
+        """Address of the hub; None before the first request, or before an evaluation is joined."""
         return self._shared.config.base_url if self._shared else None
 
     async def ask(self, call: Call[T]) -> T:
@@ -228,14 +228,17 @@ class OxenAsyncClient:
         except OxenError as error:
             return Polled(error, time.monotonic())
 
-    async def join(self, ref: EvaluationRef) -> None:
+    async def join(self, ref: EvaluationRef) -> bool:
         """
         Share an evaluation with the other waits for it, before the first poll.
 
         What goes wrong then is left to that poll, which tries again and says so.
+
+        :return: whether one of them has seen it end.
         """
         with suppress(OxenError):
-            self._share(await self._find_client(self._join()), ref)
+            return self._share(await self._find_client(self._join()), ref).has_ended
+        return False
 
     @property
     def recorder(self) -> Recorder:

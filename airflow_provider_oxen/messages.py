@@ -62,10 +62,12 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
 
 def describe_deferral(wait: Wait) -> str:
     """Say that the wait goes on in the triggerer, when the task times out, what has to run, and when it polls next."""
-    within = describe_duration(min(2 * wait.poke_interval, wait.max_wait))
-    polls = "at once" if wait.evaluation is None else f"within {within}"
+    polls = "at once"
+    if wait.seen_at is not None:
+        within = min(2 * wait.poke_interval, wait.max_wait, max(wait.deadline - wait.seen_at, 0.0))
+        polls = f"within {describe_duration(within)}"
     return (
-        f"Waiting in the triggerer until {_format_instant(wait.deadline)} at most. One must be running, and polls "
+        f"Waiting in the triggerer until {_format_instant(wait.deadline)} at most. One must be running, and then polls "
         f"{polls}: {one_line(str(wait.ref))}. This worker is free."
     )
 

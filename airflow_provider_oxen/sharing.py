@@ -101,6 +101,11 @@ class SharedEvaluation:
     def __repr__(self) -> str:
         return f"<SharedEvaluation: {self.waits} waits>"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether a poll has seen the evaluation end."""
+        return self._result is not None and _has_ended(self._result)
+
     async def poll(self, max_age: float) -> Polled:
         """
         Return the result there is, or join the request that is under way, or send one.

@@ -24,7 +24,8 @@ How this works
    setting is likely wrong: the wait ends at once, and the task may be retried.
 10. The hub's own 404 about an evaluation that exists is polled again for half a minute, because a replica may lag.
 11. A wait that goes on in another process takes with it what it must remember: :meth:`Wait.to_memory`. The time by
-   which that process begins later than planned is no outage: :meth:`Wait.without_delay`.
+   which that process begins later than planned is no outage: :meth:`Wait.without_delay`. A triggerer that goes on with
+   what a worker saw polls when the worker would have, or spreads its polls where it is late: :meth:`Wait.resumed`.
 12. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
    :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
@@ -163,6 +164,9 @@ class Wait(NamedTuple):
         if before is None and self.assumes_pace:
             before = assume(_started_at(seen), at=now, status=seen.status, total=progress.total)
         history = remember(before, at=now, status=seen.status, processed=progress.processed, total=progress.total)
+        if before is not None and now - before.at > 2 * self.max_wait:
+            # Nobody polled meanwhile, so how long a batch of rows takes is not known.
+            history = history._replace(rhythm_seconds=min(history.rhythm_seconds, self.max_wait))
         known = isinstance(seen.status, EvaluationStatus)
         wait = Wait(  # _replace takes twice as long
             *self[:_SETTINGS],

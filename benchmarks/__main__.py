@@ -1,8 +1,9 @@
 """
 All sections of the benchmark: ``make bench``, or ``make bench SHORT=1`` to check that they still run.
 
-A full run writes ``benchmarks/results.json`` and the plots in ``docs/``; any other writes to ``.bench/``. A missed
-target is reported and is no failure: the machine may have been busy. A section that raises an error is one.
+A full run writes ``benchmarks/results.json`` and the plots in ``docs/``. So does ``make bench ONLY=cost UPDATE=1``, for
+that section alone: each section's results say when they were measured, and where. Any other run writes to ``.bench/``.
+A missed target is reported and is no failure: the machine may have been busy. A section that raises an error is one.
 """
 
 from __future__ import annotations
@@ -86,9 +87,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure this package beside its peers.")
     parser.add_argument("--short", action="store_true", help="only check that everything runs; the numbers mean little")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given again")
+    parser.add_argument("--update", action="store_true", help="keep the results of these sections, as a full run does")
     asked = parser.parse_args()
+    if asked.update and asked.short:
+        parser.error("the numbers of the short form mean too little to be kept")
     sections = [name for name in SECTIONS if not asked.only or name in asked.only]
-    whole = not asked.short and len(sections) == len(SECTIONS)
+    keep = not asked.short and (asked.update or len(sections) == len(SECTIONS))
     console = Console()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -97,16 +101,20 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Interrupted; what was started has been stopped, and nothing was written.")
         return 130
-    results = {"about": _about(short=asked.short, seconds=time.monotonic() - began), "sections": measured}
-    whole &= not broken
+    about = _about(short=asked.short)
+    results = {name: {"about": about, **result} for name, result in measured.items()}
+    keep &= not broken
     folder = _ROOT / ".bench"
-    if not whole:
+    if not keep:
         folder.mkdir(exist_ok=True)
-    written = _ROOT / "benchmarks/results.json" if whole else folder / "results.json"
+    written = _ROOT / "benchmarks/results.json" if keep else folder / "results.json"
+    if keep and written.exists():
+        before = json.loads(written.read_text(encoding="utf-8"))
+        results = {name: {**before, **results}[name] for name in SECTIONS if name in before or name in results}
     written.write_text(json.dumps(_rounded(results), indent=1) + "\n", encoding="utf-8")
-    plots = _draw(console, measured, _ROOT / "docs" if whole else folder)
+    plots = _draw(console, measured, _ROOT / "docs" if keep else folder)
     _print_targets(console, measured)
-    console.print(f"Took {results['about']['seconds']:.0f} s.", _about_in_words(results["about"]), soft_wrap=True)
+    console.print(f"Took {time.monotonic() - began:.0f} s.", _about_in_words(about), soft_wrap=True)
     written_to = ", ".join(str(path.relative_to(_ROOT)) for path in [written, *(plots or [])])
     console.print(f"Written: {written_to}", soft_wrap=True)
     for name in broken:
@@ -195,7 +203,7 @@ class _Running:
         self.process.kill()
 
 
-def _about(*, short: bool, seconds: float) -> dict[str, Any]:
+def _about(*, short: bool) -> dict[str, Any]:
     """Say where and when this was measured."""
     versions = {}
     for package in ("airflow-provider-oxen", *_PACKAGES):
@@ -203,7 +211,6 @@ def _about(*, short: bool, seconds: float) -> dict[str, Any]:
     return {
         "date": datetime.now(tz=timezone.utc).date().isoformat(),
         "short": short,
-        "seconds": round(seconds, 1),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),

@@ -34,20 +34,25 @@ def run(*, short: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """
     waits, max_wait = (200, 11.0) if short else (10_000, _MAX_WAIT_SECONDS)
     subjects = {name: _measure(name, waits, max_wait, report) for name in _SUBJECTS}
-    ours = subjects["oxen"]
+    ours, dbt = subjects["oxen"], subjects["dbt"]
     targets = [
         Target("look-ups of the connection", 1, ours["look_ups"]),
         Target("connections at a time", 20, ours["most_connections"]),
         Target("waits not polled, or failed", 0, waits - ours["polled"] + ours["failed"]),
         Target(
-            "seconds until all were polled, as a multiple of max_wait",
-            1.05,
-            ours["seconds_until_polled"]["most"] / max_wait,
+            "seconds from the last start until all were polled, as a multiple of max_wait",
+            1.02,
+            (ours["seconds_until_polled"]["most"] - ours["beginning_seconds"]) / max_wait,
         ),
         Target(
             "polls in the busiest second, as a multiple of those that an even spread has",
             2.0 if short else 1.5,
             ours["most_polls_in_a_second"] / (waits / max_wait),
+        ),
+        Target(
+            "CPU time until all were polled, as a multiple of dbt Cloud's",
+            0.6,
+            ours["cpu_seconds"] / dbt["cpu_seconds"],
         ),
     ]
     return {
@@ -65,6 +70,7 @@ def _measure(subject: str, waits: int, max_wait: float, report: Callable[[str], 
         counts = server.counts()
     measured = {
         "polled": len(firsts),
+        "beginning_seconds": seen["beginning_seconds"],
         "polls": counts["polls"],
         "seconds_until_polled": {
             "half": firsts[len(firsts) // 2],

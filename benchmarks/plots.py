@@ -339,4 +339,4 @@ def frontier(policies: Mapping[str, Any], path: str) -> None:
 
 if __name__ == "__main__":
     _HERE = Path(__file__).resolve().parent
-    draw_all(json.loads((_HERE / "results.json").read_text(encoding="utf-8"))["sections"], _HERE.parent / "docs")
+    draw_all(json.loads((_HERE / "results.json").read_text(encoding="utf-8")), _HERE.parent / "docs")

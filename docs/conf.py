@@ -48,21 +48,28 @@ def measured(results: dict[str, Any]) -> dict[str, str]:
     Write what ``make bench`` measured as Markdown, so that no page holds a number of its own.
 
     :param results: what it wrote to ``benchmarks/results.json``; empty before the first run.
-    :return: texts by name: ``about``, and a table for each section.
+    :return: for each section a table, and when and where it was measured.
     """
-    texts = {"about": "*Nothing has been measured yet: `make bench` does.*"}
-    if about := results.get("about"):
-        machine, versions = about["machine"], about["versions"]
-        texts["about"] = (
-            f"Measured on {about['date']}: {machine['cores']} cores of {machine['processor']}, "
-            f"{machine['memory_gib']:g} GiB, Python {about['python']}, Airflow {versions['apache-airflow']}, "
-            f"HTTP provider {versions['apache-airflow-providers-http']}, "
-            f"dbt Cloud provider {versions['apache-airflow-providers-dbt-cloud']}."
-        )
-    for section, write in {"cost": _cost, "scale": _loads, "parsing": _parsing, "end_to_end": _end_to_end}.items():
-        found = results.get("sections", {}).get(section)
-        texts[section] = _table(*write(found)) if found else "*Not measured yet.*"
+    writers = {
+        "cost": _cost, "scale": _loads, "failover": _failover, "parsing": _parsing, "end_to_end": _end_to_end,
+    }  # fmt: skip
+    texts = {}
+    for section, write in writers.items():
+        found = results.get(section)
+        texts[section] = "*Not measured yet: `make bench` does.*"
+        if found:
+            texts[section] = f"{_table(*write(found))}\n\n{_about(found['about'])}"
     return texts
+
+
+def _about(about: dict[str, Any]) -> str:
+    machine, versions = about["machine"], about["versions"]
+    return (
+        f"*Measured on {about['date']}: {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gib']:g} GiB, Python {about['python']}, Airflow {versions['apache-airflow']}, "
+        f"HTTP provider {versions['apache-airflow-providers-http']}, "
+        f"dbt Cloud provider {versions['apache-airflow-providers-dbt-cloud']}.*"
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -103,6 +110,21 @@ def _cost(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             *(f"{median(plain[who]['connections']):,.0f}" for who in subjects),
         ],
     ]
+
+
+def _failover(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Compare what taking over all waits takes."""
+    subjects = [found["subjects"][name] for name in ("oxen", "dbt")]
+    rows = {
+        "until half of the waits had polled": lambda one: f"{one['seconds_until_polled']['half']:.1f} s",
+        "until all had": lambda one: f"{one['seconds_until_polled']['most']:.1f} s",
+        "most polls in a second": lambda one: f"{one['most_polls_in_a_second']:,}",
+        "CPU time": lambda one: f"{one['cpu_seconds']:.1f} s",
+        "look-ups of the connection": lambda one: f"{one['look_ups']:,}",
+        "most connections at a time, and in all": lambda one: f"{one['most_connections']:,}, {one['connections']:,}",
+    }
+    head = [f"{found['waits']:,} waits", "this provider", "dbt Cloud's trigger"]
+    return head, [[name, *map(write, subjects)] for name, write in rows.items()]
 
 
 def _parsing(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_oxen import start_end, triggerer_compat, xcoms
+from airflow_provider_oxen import start_end, triggerer_compat, values, xcoms
 from airflow_provider_oxen.evaluations import EvaluationRef
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.links.oxen import build_addresses
@@ -142,10 +142,10 @@ class OxenEvaluationTrigger(BaseTrigger):
         client = OxenHook(self.oxen_conn_id).get_async_conn()
         try:  # async with would keep one more object a wait
             wait, seconds = wait.resumed(seen_at, now=time.time(), jitter=random.random())
-            if seconds > 0:
-                await client.join(wait.ref)
+            first_poll_at = time.monotonic() + seconds  # to look a connection up takes time
+            if seconds > 0 and not await client.join(wait.ref):
                 self._hub = client.hub
-                await client.sleep(seconds)
+                await client.sleep(first_poll_at - time.monotonic())
             while True:
                 result, at = await client.poll(wait.ref, max_age=max_age)
                 before = wait
@@ -211,7 +211,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         :return: the wait, and when the evaluation was seen, in seconds since the epoch.
         """
         if wait.evaluation is not None:
-            return wait, self.seen_at
+            return wait, values.number(self.seen_at)
         found = await xcoms.find_waited_for_from_triggerer(self)
         if found is None:
             await self._store_waited_for(wait)

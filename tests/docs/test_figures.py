@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+ABOUT = {
+    "date": "2026-11-01",
+    "machine": {"cores": 2, "processor": "Some CPU", "memory_gib": 23.5},
+    "python": "3.11.7",
+    "versions": {
+        "apache-airflow": "3.3.2",
+        "apache-airflow-providers-http": "6.3.0",
+        "apache-airflow-providers-dbt-cloud": "4.11.1",
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def measured() -> Callable[..., dict[str, str]]:
     return runpy.run_path(str(ROOT / "docs/conf.py"))["measured"]
@@ -34,7 +46,7 @@ def test_costs_have_units_and_are_beside_others(measured: Callable[..., dict[str
         "memory": {who: {"bytes_a_wait": 6765.8} for who in subjects},
     }
 
-    lines = measured({"sections": {"cost": found}})["cost"].splitlines()
+    lines = measured({"cost": {"about": ABOUT, **found}})["cost"].splitlines()
 
     assert lines[0] == "|  | this provider | bare polling loop | dbt Cloud's trigger | `HttpEventTrigger` |"
     assert lines[2] == "| CPU time of one poll over HTTP | 0.12 ms | 1.12 ms | 2.12 ms | 3.12 ms |"
@@ -49,7 +61,7 @@ def test_each_way_to_wait_has_its_parts(measured: Callable[..., dict[str, str]])
     way = {"name": "deferrable", "noticing": {"median": 3.906}, "handing_over": {"median": 1.209}}
     way |= {"delay": {"median": 5.3095}, "workers": {"median": 2.0}}
 
-    text = measured({"sections": {"end_to_end": {"ways": {"one": way}}}})["end_to_end"]
+    text = measured({"end_to_end": {"about": ABOUT, "ways": {"one": way}}})["end_to_end"]
 
     assert text.splitlines()[2] == "| deferrable | 3.9 s | 1.2 s | 5.3 s | 2 |"
 
@@ -58,17 +70,42 @@ def test_each_sensor_has_its_time(measured: Callable[..., dict[str, str]]) -> No
     """Importing a sensor takes milliseconds and modules."""
     sensors = {"oxen": {"ms": {"median": 2.2784}, "modules": 12}, "HTTP": {"ms": {"median": 91.985}, "modules": 223}}
 
-    text = measured({"sections": {"parsing": {"sensors": sensors}}})["parsing"]
+    text = measured({"parsing": {"about": ABOUT, "sensors": sensors}})["parsing"]
 
-    assert text.splitlines()[2:] == ["| this provider | 2.3 ms | 12 |", "| HTTP | 92.0 ms | 223 |"]
+    assert text.splitlines()[2:4] == ["| this provider | 2.3 ms | 12 |", "| HTTP | 92.0 ms | 223 |"]
 
 
 def test_pages_say_that_nothing_was_measured(measured: Callable[..., dict[str, str]]) -> None:
     """Before the first run, the pages say that there are no figures."""
-    texts = measured({})
+    assert set(measured({}).values()) == {"*Not measured yet: `make bench` does.*"}
 
-    assert "Nothing has been measured yet" in texts["about"]
-    assert {texts[section] for section in ("cost", "scale", "parsing", "end_to_end")} == {"*Not measured yet.*"}
+
+def test_each_table_says_when_and_where_it_was_measured(measured: Callable[..., dict[str, str]]) -> None:
+    """Sections may be measured on different days, so the sentence is below each table."""
+    text = measured({"parsing": {"about": ABOUT, "sensors": {}}})["parsing"]
+
+    assert text.splitlines()[-1] == (
+        "*Measured on 2026-11-01: 2 cores of Some CPU, 23.5 GiB, Python 3.11.7, Airflow 3.3.2, HTTP provider 6.3.0, "
+        "dbt Cloud provider 4.11.1.*"
+    )
+
+
+def test_failover_is_beside_another_trigger(measured: Callable[..., dict[str, str]]) -> None:
+    """The table of a failover says how soon all waits were polled, in how large bursts, and over how much."""
+    one = {
+        "seconds_until_polled": {"half": 30.04, "p99": 59.3, "most": 59.96}, "most_polls_in_a_second": 1_204,
+        "cpu_seconds": 5.55, "look_ups": 1, "connections": 20, "most_connections": 19,
+    }  # fmt: skip
+
+    text = measured({"failover": {"about": ABOUT, "waits": 10_000, "subjects": {"oxen": one, "dbt": one}}})["failover"]
+
+    assert text.splitlines()[:5] == [
+        "| 10,000 waits | this provider | dbt Cloud's trigger |",
+        "| --- | --: | --: |",
+        "| until half of the waits had polled | 30.0 s | 30.0 s |",
+        "| until all had | 60.0 s | 60.0 s |",
+        "| most polls in a second | 1,204 | 1,204 |",
+    ]
 
 
 def test_each_load_has_a_row(measured: Callable[..., dict[str, str]]) -> None:
@@ -79,7 +116,7 @@ def test_each_load_has_a_row(measured: Callable[..., dict[str, str]]) -> None:
         "worst_gap_over": 0.52886, "worst_delay_over": -1.6669, "bytes_a_wait": 8216.6,
     }  # fmt: skip
 
-    text = measured({"sections": {"scale": {"loads": [load]}}})["scale"]
+    text = measured({"scale": {"about": ABOUT, "loads": [load]}})["scale"]
 
     assert "| 10,000 | 10 s | 995 of 1,000 | 15% | 3.48 ms | 355 ms, 305 ms | 10.5 s | 8.3 s | 8.2 KB |" in text
 

@@ -38,7 +38,7 @@ def _messages() -> set[str]:
         for status, rows in (("queued", 0), ("running", 1_310), ("running", 2_950), ("running", 4_480), ("errored", 5))
     ]
     wait = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0)
-    found = {describe_deferral(wait)}
+    found = {describe_deferral(wait.advance(seen[0], now=T0, jitter=0.0)[0])}
     for number, evaluation in enumerate(seen):
         before = wait
         wait, step = before.advance(evaluation, now=T0 + number * 10.0, jitter=0.0)

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_oxen.evaluations import EvaluationRef
+from airflow_provider_oxen.hooks import oxen as hook_module
+from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.parameters import TriggerArguments
 from airflow_provider_oxen.pool import shared_connections
 from airflow_provider_oxen.sharing import Ticks
@@ -122,6 +125,37 @@ async def test_trigger_polls_when_the_worker_would_have(oxen_hub: LocalHub) -> N
     assert oxen_hub.requests_for(evaluation_id) == 0
     assert (await run)["outcome"] == "completed"
     assert 0.7 < time.monotonic() - began < 1.3
+
+
+async def test_slow_look_up_delays_no_first_poll(oxen_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look-up takes is part of the sleep before the first poll: the deadline holds."""
+    look_up = hook_module.get_async_connection
+
+    async def slow(conn_id: str, **named: Any) -> Any:
+        await asyncio.sleep(1.5)
+        return await look_up(conn_id, **named)
+
+    monkeypatch.setattr(hook_module, "get_async_connection", slow)
+    evaluation_id = oxen_hub.add_evaluation(seconds=0)
+    seen = _seen_by_a_worker(evaluation_id, 0)
+    began = time.monotonic()
+
+    event = await run_trigger(make_trigger(evaluation_id, poke_interval=2, max_wait=2, **seen))
+
+    assert event["outcome"] == "completed"
+    assert 1.9 < time.monotonic() - began < 3.2
+
+
+async def test_wait_that_joins_one_whose_end_was_seen_does_not_sleep(oxen_hub: LocalHub) -> None:
+    """A wait that goes on in a triggerer takes the end that another wait for the same evaluation has seen."""
+    ref = EvaluationRef("ox", "customer-intents", oxen_hub.add_evaluation(seconds=0))
+    trigger = make_trigger(ref.evaluation_id, poke_interval=30, max_wait=30, **_seen_by_a_worker(ref.evaluation_id, 0))
+    async with OxenHook().get_async_conn() as other, asyncio.timeout(10):
+        await other.poll(ref, max_age=60)
+
+        event = await run_trigger(trigger)
+
+    assert (event["outcome"], oxen_hub.requests_for(ref.evaluation_id)) == ("completed", 1)
 
 
 async def test_trigger_whose_connection_is_missing_at_first_polls_all_the_same(

@@ -540,6 +540,23 @@ async def test_triggerer_that_takes_over_knows_what_another_one_has_seen(
 
 
 @needs_3_3
+async def test_wait_that_began_in_a_triggerer_is_polled_when_that_one_would_have(hub: LocalHub) -> None:
+    """The triggerer that saw the evaluation first stores when, so that the next one does not poll at once."""
+    ti, evaluation_id = FakeTaskInstance(), hub.add_evaluation(seconds=60)
+    trigger = make_trigger(evaluation_id, timeout=60, poke_interval=30, max_wait=30)
+    with triggerer(ti.xcoms):
+        for _ in range(2):
+            run = asyncio.create_task(run_trigger(trigger, ti=ti))
+            await asyncio.sleep(0.5)
+            run.cancel()
+            await asyncio.wait([run])
+            trigger = type(trigger)(**trigger.serialize()[1])
+
+    assert ti.xcoms["waits_for"]["seen_at"] == pytest.approx(time.time(), abs=20)
+    assert hub.requests_for(evaluation_id) == 1
+
+
+@needs_3_3
 async def test_triggerer_that_takes_over_waits_for_the_same_evaluation(
     hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

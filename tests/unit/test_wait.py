@@ -757,6 +757,19 @@ def test_triggerer_that_goes_on_polls_at_the_deadline(now: float, expected: floa
     assert _wait(evaluation=_seen()).resumed(T0, now=T0 + now, jitter=1.0)[1] == expected
 
 
+def test_stall_after_a_take_over_is_polled_less_and_less() -> None:
+    """What moved while nobody polled says how fast, but not how long a batch takes: a stall is seen as one."""
+    wait, _ = _wait(deadline=T0 + 86_400, evaluation=_seen(progress={"processed": 0, "total": 1_000})).resumed(
+        T0, now=T0 + 18_000, jitter=0.5
+    )
+    seen, now, polls = _seen(progress={"processed": 950, "total": 1_000}), T0 + 18_000, 0
+    while now < T0 + 36_000:
+        wait, step = wait.advance(seen, now=now, jitter=0.0)
+        now, polls = now + step.seconds, polls + 1
+
+    assert polls < 400  # 300, if all sleeps were max_wait
+
+
 def test_clock_of_the_worker_may_be_wrong() -> None:
     """A poll that was seen in the future, by another machine's clock, counts as one of now."""
     wait, seconds = _wait(evaluation=_seen()).resumed(T0 + 7_200, now=T0, jitter=0.0)
