@@ -37,7 +37,7 @@ within the sleep that an evaluation of its age gets, so the hub sees about as ma
 What else was tried, and by how much it was worse, is in ``docs/poll-schedule.md``; ``benchmarks/poll_schedule.py``
 measures it.
 
-The rule that must not be broken: a sleep between two polls is one of ``poke_interval`` to ``max_wait``, whatever was seen.
+The rule that must not be broken: whatever was seen, the sleep between two polls is ``poke_interval`` to ``max_wait``.
 """
 
 from __future__ import annotations
