@@ -399,6 +399,8 @@ class Clean:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "HOME": str(folder),
             "PATH": f"{self.python.parent}:/usr/bin:/bin",
+            # What Python 3.14 warns of in Airflow's command line. Airflow would print it before the JSON.
+            "PYTHONWARNINGS": "ignore:FileType is deprecated:PendingDeprecationWarning",
         }
         venv.create(folder / "venv", with_pip=False)
         subprocess.run(
