@@ -93,6 +93,7 @@ class Row:
 
 #: Each Airflow with the newest of everything (3.0 with its constraints, the oldest ones), the oldest and the newest
 #: Airflow with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
+#: On Python 3.14, only the newest is tested: the lowest that is allowed has no wheels for it.
 MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
@@ -101,6 +102,7 @@ MATRIX = [
     Row("3.2", "3.13"),
     Row("3.3", "3.11", "lowest"),
     Row("3.3", "3.13", system=True),
+    Row("3.3", "3.14", system=True),
 ]
 
 
