@@ -6,7 +6,9 @@ differ by Airflow is tested in all of them: most of ``tests/integration``. What 
 change, ``tests/unit`` and the files in ``_WITHOUT_AIRFLOW``, is tested once for each Python and kind of dependencies,
 in the first row that has both. Then those rows that say so run gates and the example DAGs in a real Airflow, side by
 side, too.
-With ``--update``, the table in ``docs/tested-with.md`` is written again from the results.
+A row whose Python is not on this machine is left out, and the last lines say so.
+With ``--update``, the table in ``docs/tested-with.md`` is written again from the results. A row that was left out keeps
+its line there: what was measured last.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from tests.support.doc_tables import build_table, with_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tested-with.md"
@@ -64,7 +70,7 @@ class Row:
     #: What was installed, once it was.
     installed: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    note: str = ""
+    left_out: bool = False
     failure: str = ""
 
     @property
@@ -88,6 +94,7 @@ class Row:
 
 #: Each Airflow with the newest of everything (3.0 with its constraints, the oldest ones), the oldest and the newest
 #: Airflow with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
+#: On Python 3.14, only the newest is tested: the lowest that is allowed has no wheels for it.
 MATRIX = [
     Row("2.11", "3.11", "lowest"),
     Row("2.11", "3.12", system=True),
@@ -96,6 +103,7 @@ MATRIX = [
     Row("3.2", "3.13"),
     Row("3.3", "3.11", "lowest"),
     Row("3.3", "3.13", system=True),
+    Row("3.3", "3.14", system=True),
 ]
 
 
@@ -104,10 +112,12 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="write the table of the documentation again")
     parser.add_argument("--jobs", type=int, default=2, help="how many environments at a time (default: %(default)s)")
     parser.add_argument(
-        "--only", default="", help="the rows of one Airflow, such as 2.11, or with one kind of dependencies"
+        "--only",
+        default="",
+        help="the rows of one Airflow, such as 2.11, of one Python, or with one kind of dependencies",
     )
     options = parser.parse_args()
-    rows = [row for row in MATRIX if options.only in ("", row.airflow, row.dependencies)]
+    rows = [row for row in MATRIX if options.only in ("", row.airflow, row.python, row.dependencies)]
     if not rows or (options.update and rows != MATRIX):
         parser.error("there is no such row" if not rows else "the table is written from all rows, not from some")
 
@@ -118,28 +128,36 @@ def main() -> int:
         list(pool.map(_test_in_airflow, rows))
     print(table(rows))
     for row in rows:
-        if row.note:
-            print(f"{row.name}: {row.note}")
+        if row.left_out:
+            print(f"{row.name}: left out, its line is what was measured last. To run it, install Python {row.python}.")
     if failed := [row for row in rows if row.failure]:
         for row in failed:
             print(f"\n{row.name} failed.\n{row.failure}")
         return 1
     if options.update:
-        if notes := [row for row in rows if row.note]:
-            print(f"The table is left as it is, since a Python was missing: {notes[0].note}")
-            return 1
         PAGE.write_text(with_table(PAGE.read_text(), table(rows), target="test-matrix"))
     return 0
 
 
 def table(rows: list[Row]) -> str:
-    """Write the results of all rows as a table in Markdown."""
+    """Write the results of rows as a table in Markdown. One that was left out has what the page says of it."""
     heads = ("Airflow", "Python", "dependencies", "without Airflow", "with Airflow", "in a real Airflow")
-    lines = []
+    lines: list[Sequence[str]] = []
     for row in rows:
+        if row.left_out:
+            lines.append(_measured_last(row))
+            continue
         versions = (row.installed.get("apache-airflow", row.airflow), row.installed.get("python", row.python))
         lines.append((*versions, row.dependencies, *(_words(row, kind) for kind in ("unit", "integration", "system"))))
     return build_table(heads, lines)
+
+
+def _measured_last(row: Row) -> Sequence[str]:
+    """Read a row's cells from the page. It has no counts if it was never measured."""
+    airflow, python = (re.escape(version) + r"\.[\d.]+" for version in (row.airflow, row.python))
+    line = r" \| ".join((rf"^\| ({airflow})", f"({python})", f"({row.dependencies})", *["([^|]*)"] * 3)) + r" \|$"
+    found = re.search(line, PAGE.read_text(), re.MULTILINE)
+    return found.groups() if found else (row.airflow, row.python, row.dependencies, "", "", "")
 
 
 def _words(row: Row, kind: str) -> str:
@@ -151,8 +169,12 @@ def _words(row: Row, kind: str) -> str:
 
 
 def _install_and_test(row: Row) -> None:
+    python = _find_python(row.python)
+    if python is None:
+        row.left_out = True
+        return
     try:
-        _install(row)
+        _install(row, python)
     except subprocess.CalledProcessError as error:
         row.failure = f"It could not be installed:\n{error.output}"
     else:
@@ -162,15 +184,11 @@ def _install_and_test(row: Row) -> None:
 
 
 def _test_in_airflow(row: Row) -> None:
-    if row.system and not row.failure:
+    if row.system and not row.left_out and not row.failure:
         _test(row, "system", *_PATHS["system"])
 
 
-def _install(row: Row) -> None:
-    python = _find_python(row.python)
-    if python is None:
-        row.note = f"no Python {row.python} on this machine; took {sys.version.split()[0]}"
-        python = sys.executable
+def _install(row: Row, python: str) -> None:
     _say(row, "installing")
     _uv("venv", "--clear", "--python", python, row.folder)
     constrained = row.dependencies == "constrained"

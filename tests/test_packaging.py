@@ -399,6 +399,8 @@ class Clean:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "HOME": str(folder),
             "PATH": f"{self.python.parent}:/usr/bin:/bin",
+            # What Python 3.14 warns of in Airflow's command line. Airflow would print it before the JSON.
+            "PYTHONWARNINGS": "ignore:FileType is deprecated:PendingDeprecationWarning",
         }
         venv.create(folder / "venv", with_pip=False)
         subprocess.run(
@@ -576,7 +578,8 @@ def test_matrix_is_what_the_classifiers_promise() -> None:
     promised = {c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)}
 
     assert {row.python for row in MATRIX} == promised
-    assert [row.airflow for row in MATRIX if row.dependencies != "lowest"] == ["2.11", "3.0", "3.1", "3.2", "3.3"]
+    airflows = dict.fromkeys(row.airflow for row in MATRIX if row.dependencies != "lowest")
+    assert list(airflows) == ["2.11", "3.0", "3.1", "3.2", "3.3"]
     assert "apache-airflow>=2.11" in project["dependencies"]
     assert {row.airflow for row in MATRIX if row.system} == {"2.11", "3.3"}
     pairs = sorted((row.python, row.dependencies) for row in MATRIX if "unit" in row.kinds)

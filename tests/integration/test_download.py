@@ -774,7 +774,7 @@ def half() -> Iterator[None]:
     def serve(connection: socket.socket) -> None:
         with connection:
             connection.recv(65_536)
-            connection.sendall(OK + b"Content-Length: 262144\r\n\r\n" + b"x" * 131_072)
+            connection.sendall(OK + b"Content-Length: 524288\r\n\r\n" + b"x" * 262_144)
             is_over.wait(20)
 
     with serve_each(serve) as port:
@@ -784,7 +784,8 @@ def half() -> Iterator[None]:
 
 
 def _is_half_written(folder: Path) -> bool:
-    return [path.stat().st_size for path in folder.glob(".*")] == [131_072]
+    """Find that part of the half is in the file. The rest may be in Python's buffer, of 128 KiB from 3.14 on."""
+    return [path.stat().st_size >= 131_072 for path in folder.glob(".*")] == [True]
 
 
 def _wait_until(holds: Callable[[], object]) -> None:

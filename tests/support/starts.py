@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import json
 import time
@@ -106,8 +105,11 @@ def settle(hub: LocalHub) -> None:
 
     One that its client has closed without a request could otherwise be taken while the hub stops, and be left open.
     """
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(f"{hub.url}/any", timeout=5).close()  # noqa: S310  # a local hub
+    try:
+        response = urllib.request.urlopen(f"{hub.url}/any", timeout=5)  # noqa: S310  # a local hub
+    except urllib.error.HTTPError as error:
+        response = error
+    response.close()
 
 
 def sleep(seconds: float) -> Callable[[], None]:
