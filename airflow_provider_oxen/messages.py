@@ -67,7 +67,7 @@ def describe_deferral(wait: Wait) -> str:
         within = min(2 * wait.poke_interval, wait.max_wait, max(wait.deadline - wait.seen_at, 0.0))
         polls = f"within {describe_duration(within)}"
     return (
-        f"Waiting until {_format_instant(wait.deadline)} at most in the triggerer, which must run and polls {polls}: "
+        f"Waiting in the triggerer until {_format_instant(wait.deadline)} at most. It must run, and polls {polls}: "
         f"{one_line(str(wait.ref))}. This worker is free."
     )
 

@@ -108,7 +108,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
     text = real_airflow.task_log(DAG, "completed", "deferred")
 
     assert runs["completed"]["deferred"]["state"] == "success"
-    assert "which must run and polls within 1 s: evaluation all-completed" in text
+    assert "It must run, and polls within 1 s: evaluation all-completed" in text
     assert "rows (" in text
     assert "The gate opens. Evaluation completed (50 of 50 rows after" in text
 

@@ -149,7 +149,7 @@ def test_deferral_says_that_the_worker_is_free() -> None:
 
     assert "until 2026-11-01 11:00:00 UTC" in line[:SHOWN]
     assert line == (
-        "Waiting until 2026-11-01 11:00:00 UTC at most in the triggerer, which must run and polls at once: "
+        "Waiting in the triggerer until 2026-11-01 11:00:00 UTC at most. It must run, and polls at once: "
         f"{WHICH}. This worker is free."
     )
 
@@ -158,9 +158,9 @@ def test_deferral_says_when_the_triggerer_polls() -> None:
     """What the worker has just seen is polled again after one to two poke intervals."""
     wait, _ = Wait(REF, 10.0, 60.0, T0 + 3_600, 600.0).advance(_seen("running", 5, 90), now=T0, jitter=0.5)
 
-    assert "in the triggerer, which must run and polls within 20 s: " in describe_deferral(wait)
-    assert "which must run and polls within 15 s: " in describe_deferral(wait._replace(max_wait=15.0))
-    assert "which must run and polls within 5 s: " in describe_deferral(wait._replace(deadline=T0 + 5))
+    assert " at most. It must run, and polls within 20 s: " in describe_deferral(wait)
+    assert "It must run, and polls within 15 s: " in describe_deferral(wait._replace(max_wait=15.0))
+    assert "It must run, and polls within 5 s: " in describe_deferral(wait._replace(deadline=T0 + 5))
 
 
 def test_standstill_is_shown_now_and_then() -> None:
