@@ -45,10 +45,6 @@ _BOOLEANS = (
 )
 #: What people take for a name, and is the hub.
 _HOSTS = ("hub.oxen.ai", "www.oxen.ai", "oxen.ai")
-#: What stands for no name at all, in lower case.
-_NOTHING = ("", "none", "null")
-#: A name without any character that would have to be looked at.
-_PLAIN = re.compile("[A-Za-z0-9_-]+")
 #: What editors and shells leave around a text without being seen, besides white space.
 _INVISIBLE = "\N{ZERO WIDTH NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"
 
@@ -136,12 +132,10 @@ def check_path_parameter(name: str, value: object) -> str:
         percent-encoding, white space, characters that cannot be seen. The error says what to write instead, as far as
         that can be known.
     """
-    if type(value) is str and _PLAIN.fullmatch(value) and value.lower() not in _NOTHING:
-        return value  # as nearly all are: thousands of waits begin in the same second
     text = as_text(value)
     if not isinstance(text, str):
         raise _error(_describe_other(name, value), name)
-    if text.lower() in _NOTHING:
+    if text.lower() in ("", "none", "null"):
         raise _error(_describe_nothing(name, text), name)
     if advice := _advise(name, text) or _advise_on_characters(text):
         raise _error(f"is {text!r}: {advice}", name)
@@ -331,7 +325,6 @@ def _advise_on_characters(text: str) -> str | None:
 
 
 def _error(problem: str, name: str) -> ValueError:
-    # Imported here: where nothing is wrong, as in nearly all DAG files, it is not needed.
-    from airflow_provider_oxen.exceptions import OxenConfigError
+    from airflow_provider_oxen.exceptions import OxenConfigError  # not needed in a DAG file where nothing is wrong
 
     return OxenConfigError(problem, field=name)

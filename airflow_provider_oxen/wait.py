@@ -23,9 +23,7 @@ How this works
 9. What is not the hub's (a 3xx or 4xx without its JSON) is an outage once the evaluation was seen. Before that, a
    setting is likely wrong: the wait ends at once, and the task may be retried.
 10. The hub's own 404 about an evaluation that exists is polled again for half a minute, because a replica may lag.
-11. A wait that goes on in another process takes with it what it must remember: :meth:`Wait.to_memory`. The time by
-   which that process begins later than planned is no outage: :meth:`Wait.without_delay`. A triggerer that goes on with
-   what a worker saw polls when the worker would have, or spreads its polls where it is late: :meth:`Wait.resumed`.
+11. A wait that goes on in another process takes with it what it must remember, see ``wait_memory``.
 12. A wait knows nothing of ``conditions``, which may be any code and are checked on a worker:
    :meth:`Outcome.with_unmet_condition` and :meth:`Outcome.with_failed_condition` add what they say.
 
@@ -36,11 +34,9 @@ The rule that must not be broken: whatever ends a wait is decided here and nowhe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, TypeAlias
 
-from airflow_provider_oxen import values
 from airflow_provider_oxen.evaluations import Evaluation, EvaluationRef, EvaluationStatus
 from airflow_provider_oxen.exceptions import (
     OxenConfigError,
@@ -57,7 +53,6 @@ from airflow_provider_oxen.polling import (
     assume,
     backoff_seconds,
     remember,
-    seconds_to_first_poll,
     seconds_to_next_poll,
 )
 
@@ -253,92 +248,6 @@ class Wait(NamedTuple):
     def seen_at(self) -> float | None:
         """When the evaluation was last seen, in seconds since the epoch; None before."""
         return None if self.history is None else self.history.at
-
-    def resumed(self, seen_at: float | None, *, now: float, jitter: float) -> tuple[Wait, float]:
-        """
-        Go on in another process with what the one before it has seen.
-
-        :param seen_at: when ``evaluation`` was polled, in seconds since the epoch, by a clock that may be another
-            machine's; None where that is not known.
-        :param now: seconds since the epoch.
-        :param jitter: 0.0 to 1.0, drawn at random by the caller.
-        :return: the wait, and the seconds until this process polls.
-        """
-        seen = self.evaluation
-        if seen is None or seen_at is None:
-            return self, 0.0
-        progress = seen.progress
-        history = remember(
-            None, at=min(seen_at, now), status=seen.status, processed=progress.processed, total=progress.total
-        )
-        seconds = seconds_to_first_poll(
-            history, now=now, poke_interval=self.poke_interval, max_wait=self.max_wait, jitter=jitter
-        )
-        return self._replace(history=history), max(min(seconds, self.deadline - now), 0.0)
-
-    def to_memory(self) -> dict[str, Any]:
-        """Write what a later process of the same wait has to know, as plain JSON."""
-        return {
-            **asdict(self.ref),
-            "deadline": self.deadline,
-            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "history": None if self.history is None else list(self.history),
-            "unknown_statuses": sorted(self.unknown_statuses),
-            "polls": self.polls,
-            "failures": self.failures,
-            "failing_since": self.failing_since,
-            "not_found_since": self.not_found_since,
-        }
-
-    def without_delay(self, seconds: float) -> Wait:
-        """
-        Leave out the time by which the next poll is later than planned: nothing was seen to fail in it.
-
-        :param seconds: below 0 where the clock was set back meanwhile.
-        """
-        since, lagging_since = self.failing_since, self.not_found_since
-        return self._replace(
-            failing_since=None if since is None else since + seconds,
-            not_found_since=None if lagging_since is None else lagging_since + seconds,
-        )
-
-    def with_memory(self, memory: Mapping[str, Any]) -> Wait:
-        """
-        Go on where an earlier process of the same wait was.
-
-        :param memory: as :meth:`to_memory` made it.
-        :raises ValueError: it is not that.
-        """
-        try:
-            ref = EvaluationRef.find_in(memory)
-            if ref is None:
-                raise ValueError("it names no evaluation")
-            document, history = memory["evaluation"], memory["history"]
-            return self._replace(
-                ref=ref,
-                deadline=min(self.deadline, float(memory["deadline"])),
-                evaluation=None if document is None else Evaluation.from_dict(document),
-                history=None if history is None else _parse_history(history),
-                unknown_statuses=frozenset(map(str, memory["unknown_statuses"])),
-                polls=int(memory["polls"]),
-                failures=int(memory["failures"]),
-                failing_since=values.number(memory["failing_since"]),
-                not_found_since=values.number(memory["not_found_since"]),
-            )
-        except (AttributeError, KeyError, OverflowError, TypeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from None
-
-
-def _parse_history(found: Iterable[Any]) -> History:
-    history = History(*found)
-    times = (history.began_at, history.phase_began_at, history.moved_at, history.at)
-    numbers = (*times, history.rhythm_seconds, history.rows_per_second)
-    counts = (history.processed, history.total)
-    if not all(values.number(number) is not None for number in numbers) or not isinstance(history.status, str):
-        raise ValueError("the stored history is not valid")
-    if not all(count is None or values.count(count) is not None for count in counts):
-        raise ValueError("the stored history is not valid")
-    return history
 
 
 def _is_foreign(error: OxenError) -> bool:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_oxen import storage_compat, values
+from airflow_provider_oxen.wait_memory import to_memory, with_memory, without_delay
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,14 +53,14 @@ class WaitStore:
             if not isinstance(memory, dict) or memory.get("attempt") != self._attempt:
                 return wait
             planned = values.number(memory.get("next_poll_at"))
-            return wait.with_memory(memory).without_delay(0.0 if planned is None else now - planned)
+            return without_delay(with_memory(wait, memory), 0.0 if planned is None else now - planned)
         except Exception as error:  # noqa: BLE001  # the wait is worse without it, but goes on
             log.warning("What this wait has seen so far could not be read: %r", error)
             return wait
 
     def write(self, wait: Wait, log: TaskLogger, *, now: float, next_poll_at: float) -> bool:
         """Store the wait, and say whether the next process will find it."""
-        memory = {"attempt": self._attempt, "next_poll_at": next_poll_at, **wait.to_memory()}
+        memory = {"attempt": self._attempt, "next_poll_at": next_poll_at, **to_memory(wait)}
         keep_for = timedelta(seconds=max(wait.deadline - now, 0.0)) + _KEPT_AFTER
         try:
             self._accessor.set(WAIT_KEY, memory, retention=keep_for)

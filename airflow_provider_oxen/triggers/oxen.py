@@ -20,6 +20,7 @@ from airflow_provider_oxen.outcomes import find_evaluation
 from airflow_provider_oxen.parameters import TriggerArguments, as_text, parse_optional_seconds, parse_seconds
 from airflow_provider_oxen.start_messages import describe_killed
 from airflow_provider_oxen.wait import Outcome, OutcomeReason, Step, Wait
+from airflow_provider_oxen.wait_memory import resume
 
 if TYPE_CHECKING:
     import jinja2
@@ -141,7 +142,7 @@ class OxenEvaluationTrigger(BaseTrigger):
         max_age = self.poke_interval / 2
         client = OxenHook(self.oxen_conn_id).get_async_conn()
         try:  # async with would keep one more object a wait
-            wait, seconds = wait.resumed(seen_at, now=time.time(), jitter=random.random())
+            wait, seconds = resume(wait, seen_at, now=time.time(), jitter=random.random())
             first_poll_at = time.monotonic() + seconds  # to look a connection up takes time
             if seconds > 0 and not await client.join(wait.ref):
                 self._hub = client.hub

@@ -664,7 +664,7 @@ def test_store_that_fails_keeps_the_process(hub: LocalHub, broken: str) -> None:
     )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_oxen.gate.Wait.to_memory", lambda _: {})
+        patch.setattr("airflow_provider_oxen.wait_store.to_memory", lambda _: {})
         if broken == "set":
             assert gate.execute({"ti": FakeTaskInstance(), "task_state_store": store})["status"] == "completed"
         else:

@@ -25,6 +25,7 @@ from airflow_provider_oxen.exceptions import (
     OxenUnreachableError,
 )
 from airflow_provider_oxen.wait import Interruption, Outcome, OutcomeReason, Sleep, Wait
+from airflow_provider_oxen.wait_memory import resume, to_memory, with_memory, without_delay
 
 ID = "d0c8585d-1234-5678-abcd-ef0123456789"
 REF = EvaluationRef("ox", "customer-intents", ID)
@@ -693,12 +694,12 @@ def test_wait_goes_on_in_another_process() -> None:
     polls = [(0, _seen("queued")), (20, _seen("odd")), (40, _seen(progress={"processed": 5, "total": 90}))]
     wait, _ = _advance(_wait(), *polls, (50, OxenServerError("x")), (60, OxenNotFoundError("x")))
 
-    memory = json.loads(json.dumps(wait.to_memory(), allow_nan=False))
+    memory = json.loads(json.dumps(to_memory(wait), allow_nan=False))
 
-    assert _wait().with_memory(memory) == wait
+    assert with_memory(_wait(), memory) == wait
     assert wait.failures == 2
-    assert _wait(ref=EvaluationRef("moved", "since", "x")).with_memory(memory).ref == REF
-    assert _wait(deadline=T0 + 5).with_memory(memory).deadline == T0 + 5
+    assert with_memory(_wait(ref=EvaluationRef("moved", "since", "x")), memory).ref == REF
+    assert with_memory(_wait(deadline=T0 + 5), memory).deadline == T0 + 5
 
 
 @pytest.mark.parametrize("late", [7_200.0, 30.0, 0.0, -7_200.0])
@@ -708,21 +709,21 @@ def test_time_by_which_a_poll_is_late_counts_neither_as_outage_nor_as_lag(late: 
     lagging, _ = _advance(_wait(deadline=T0 + 86_400), (0, _seen()), (1, OxenNotFoundError("x")))
 
     for wait, error, window in ((failing, OxenServerError("x"), 600.0), (lagging, OxenNotFoundError("x"), 31.0)):
-        after = wait.without_delay(late)
+        after = without_delay(wait, late)
         assert isinstance(_advance(after, (late + window - 1, error))[1], Sleep)
         assert isinstance(_advance(after, (late + window + 1, error))[1], Outcome)
-    assert _wait().without_delay(late) == _wait()
+    assert without_delay(_wait(), late) == _wait()
 
 
 @given(
-    st.dictionaries(st.sampled_from(sorted(_wait().to_memory())), st.none() | st.integers() | st.text() | st.just([])),
+    st.dictionaries(st.sampled_from(sorted(to_memory(_wait()))), st.none() | st.integers() | st.text() | st.just([])),
     st.booleans(),
 )
 def test_memory_that_cannot_be_used_is_a_value_error(change: dict[str, Any], complete: bool) -> None:
     """Whatever is in the store, either a wait or one kind of error comes out."""
-    whole = _advance(_wait(), (0, _seen()), (1, OxenServerError("x")))[0].to_memory()
+    whole = to_memory(_advance(_wait(), (0, _seen()), (1, OxenServerError("x")))[0])
     try:
-        wait = _wait().with_memory(whole | change if complete else change)
+        wait = with_memory(_wait(), whole | change if complete else change)
     except ValueError:
         return
     assert isinstance(wait.advance(_seen(), now=T0 + 2, jitter=0.5)[1], (Sleep, Outcome))
@@ -735,7 +736,7 @@ def test_triggerer_goes_on_with_what_the_worker_saw() -> None:
     """It polls when the worker would have, and knows the speed at its own first poll."""
     before = _wait(evaluation=_seen(progress={"processed": 10, "total": 100}))
 
-    wait, seconds = before.resumed(T0, now=T0 + 2, jitter=0.5)
+    wait, seconds = resume(before, T0, now=T0 + 2, jitter=0.5)
 
     assert (seconds, wait.seen_at) == (13.0, T0)  # 10 to 20 s after the worker's poll
     after, _ = _advance(wait, (10, _seen(progress={"processed": 20, "total": 100})))
@@ -748,20 +749,19 @@ def test_triggerer_goes_on_with_what_the_worker_saw() -> None:
 )
 def test_triggerer_polls_at_once_where_it_knows_nothing(fields: dict[str, Any], seen_at: float | None) -> None:
     """A wait that no worker has seen, or one that an older release stored, is polled at once."""
-    assert _wait(**fields).resumed(seen_at, now=T0 + 2, jitter=0.5) == (_wait(**fields), 0.0)
+    assert resume(_wait(**fields), seen_at, now=T0 + 2, jitter=0.5) == (_wait(**fields), 0.0)
 
 
 @pytest.mark.parametrize(("now", "expected"), [(3_597.0, 3.0), (3_600.0, 0.0), (9_000.0, 0.0)])
 def test_triggerer_that_goes_on_polls_at_the_deadline(now: float, expected: float) -> None:
     """A wait that is taken over near its deadline or after it is polled then, so that it ends with what is true."""
-    assert _wait(evaluation=_seen()).resumed(T0, now=T0 + now, jitter=1.0)[1] == expected
+    assert resume(_wait(evaluation=_seen()), T0, now=T0 + now, jitter=1.0)[1] == expected
 
 
 def test_stall_after_a_take_over_is_polled_less_and_less() -> None:
     """What moved while nobody polled says how fast, but not how long a batch takes: a stall is seen as one."""
-    wait, _ = _wait(deadline=T0 + 86_400, evaluation=_seen(progress={"processed": 0, "total": 1_000})).resumed(
-        T0, now=T0 + 18_000, jitter=0.5
-    )
+    before = _wait(deadline=T0 + 86_400, evaluation=_seen(progress={"processed": 0, "total": 1_000}))
+    wait, _ = resume(before, T0, now=T0 + 18_000, jitter=0.5)
     seen, now, polls = _seen(progress={"processed": 950, "total": 1_000}), T0 + 18_000, 0
     while now < T0 + 36_000:
         wait, step = wait.advance(seen, now=now, jitter=0.0)
@@ -772,7 +772,7 @@ def test_stall_after_a_take_over_is_polled_less_and_less() -> None:
 
 def test_clock_of_the_worker_may_be_wrong() -> None:
     """A poll that was seen in the future, by another machine's clock, counts as one of now."""
-    wait, seconds = _wait(evaluation=_seen()).resumed(T0 + 7_200, now=T0, jitter=0.0)
+    wait, seconds = resume(_wait(evaluation=_seen()), T0 + 7_200, now=T0, jitter=0.0)
 
     assert (wait.seen_at, seconds) == (T0, 10.0)
 
