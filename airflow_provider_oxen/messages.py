@@ -53,10 +53,14 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
             f"{after.ref}."
         )
     left = None if after.history is None else seconds_left(after.history)
-    eta = "" if left is None else f", about {describe_duration(math.ceil(left))} left"
-    rows = _describe_rows(result)
+    eta = "" if left is None else f", {describe_duration(math.ceil(left))} left"
+    rows, share = _describe_rows(result), result.progress.fraction
+    if result.status == EvaluationStatus.RUNNING and share is not None:
+        # Beside the graph of a DAG, Airflow's page has room for the first 13 characters.
+        count = f"{result.progress.processed:,} of {result.progress.total:,} rows"
+        return logging.INFO, f"{_format_share(share)}{eta} ({count}): {after.ref} is running."
     if result.status == EvaluationStatus.RUNNING and rows:
-        return logging.INFO, f"{rows}{eta}: {after.ref} is running."
+        return logging.INFO, f"{rows}: {after.ref} is running."
     return logging.INFO, f"{_describe_state(result).capitalize()}{eta}: {after.ref}."
 
 

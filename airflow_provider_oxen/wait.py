@@ -160,7 +160,7 @@ class Wait(NamedTuple):
             before = assume(_started_at(seen), at=now, status=seen.status, total=progress.total)
         history = remember(before, at=now, status=seen.status, processed=progress.processed, total=progress.total)
         if before is not None and now - before.at > 2 * self.max_wait:
-            # Nobody polled meanwhile, so how long a batch of rows takes is not known.
+            # No poll was made meanwhile, so how long a batch of rows takes is not known.
             history = history._replace(rhythm_seconds=min(history.rhythm_seconds, self.max_wait))
         known = isinstance(seen.status, EvaluationStatus)
         wait = Wait(  # _replace takes twice as long

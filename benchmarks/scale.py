@@ -1,9 +1,9 @@
 """
 How many waits one triggerer process carries: the event loop's lag, CPU a poll, and how late an end is seen.
 
-Run ``python -m benchmarks.scale`` from the repository's root. All waits begin at once, as in a triggerer that takes
-over those of another, and poll at a fixed interval, which is the hardest case: nothing spreads them but the start
-itself. A fiftieth or so of the evaluations complete on the way. The server is a process of its own, on a processor of
+Run ``python -m benchmarks.scale`` from the repository's root. All waits begin at once, without anything that
+was seen before, and poll at a fixed interval, which is the hardest case: nothing spreads them but the start itself.
+Fifty of the evaluations complete on the way. The server is a process of its own, on a processor of
 its own where there are two.
 
 *CPU a poll* is that of the waiting process without the interpreter's full garbage collections, which have numbers of

@@ -93,7 +93,8 @@ class Row:
 
 
 #: Each Airflow with the newest of everything (3.0 with its constraints, the oldest ones), the oldest and the newest
-#: Airflow with the lowest that is allowed, and each Python at least once. Airflow 2.11 does not run on Python 3.13.
+#: Airflow with the lowest that is allowed, and each Python at least once. Airflow 2.11 and 3.0 do not run on
+#: Python 3.13.
 #: On Python 3.14, only the newest is tested: the lowest that is allowed has no wheels for it.
 MATRIX = [
     Row("2.11", "3.11", "lowest"),

@@ -65,7 +65,7 @@ def find_problems(root: Path) -> list[str]:
     problems = [f"pyproject.toml: [project.urls] has no {name}. Enter it." for name in ADDRESSES if name not in urls]
     problems += [
         f"{name}: remove the words that begin with 'until the first release'."
-        for name in ("README.md", "docs/tutorial.md")
+        for name in ("README.md", "docs/index.md", "docs/tutorial.md")
         if "until the first release" in (root / name).read_text().lower()
     ]
     if OPEN in (root / "SECURITY.md").read_text():

@@ -22,7 +22,7 @@ def _without_values(line: str) -> str:
     """Leave out what differs between two runs: ids, durations and other numbers."""
     line = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", line)
     line = re.sub(r"after (about )?[\d.]+ (s|min)( \d+ s)?\)", "after TIME)", line)
-    line = re.sub(r"about [\d.]+ (s|min)( \d+ s)? left", "about TIME left", line)
+    line = re.sub(r"[\d.]+ (s|min)( \d+ s)? left", "TIME left", line)
     return re.sub(r"\d[\d,.]*", "N", line)
 
 

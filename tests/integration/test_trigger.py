@@ -71,7 +71,7 @@ async def test_log_shows_what_changed_and_nothing_else(oxen_hub: LocalHub, logge
     polls = oxen_hub.requests_for(evaluation_id)
     assert len(lines) < polls / 2
     assert sum("Queued, 0 of 4 rows (0.0 %): " in line for line in lines) == 1
-    assert sum("2 of 4 rows (50.0 %), about " in line and " left: " in line for line in lines) == 1
+    assert sum("50.0 %, " in line and " left (2 of 4 rows): " in line for line in lines) == 1
     assert sum("Committing, 4 of 4 rows (100.0 %): " in line for line in lines) == 1
     assert "Evaluation completed (4 of 4 rows after " in lines[-1]
 

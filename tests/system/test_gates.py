@@ -109,7 +109,7 @@ def test_wait_holds_no_worker(runs: dict, real_airflow: AirflowStandalone) -> No
 
     assert runs["completed"]["deferred"]["state"] == "success"
     assert "It must run, and polls within 1 s: evaluation all-completed" in text
-    assert "rows (" in text
+    assert " of 50 rows): evaluation all-completed" in text
     assert "The gate opens. Evaluation completed (50 of 50 rows after" in text
 
 

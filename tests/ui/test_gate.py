@@ -61,9 +61,9 @@ def test_log_shows_progress_while_the_gate_is_deferred(
     page.goto(runs["waiting"])
 
     end = rf".*: evaluation {WAITING} of ox/customer-intents is running"
-    last = page.get_by_text(re.compile(rf"7,420 of 12,000 rows \(61\.8 %\){end}"))
+    last = page.get_by_text(re.compile(rf"61\.8 %, .* left \(7,420 of 12,000 rows\){end}"))
     expect(last).to_be_visible(timeout=90_000)
-    expect(page.get_by_text(re.compile(rf"4,480 of 12,000 rows \(37\.3 %\){end}"))).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"37\.3 %, .* left \(4,480 of 12,000 rows\){end}"))).to_be_visible()
     expect(page.get_by_text("Waiting in the triggerer until")).to_be_visible()
     expect(page.get_by_text("Deferred").first).to_be_visible()
     shoot("gate-deferred", log=True)
@@ -120,3 +120,30 @@ def test_graph_shows_what_is_downstream_of_the_gate(
     expect(graph.get_by_text("Deferred")).to_be_visible()
     expect(graph.get_by_text("publish", exact=True)).to_be_visible()
     shoot("gate-graph")
+
+
+def test_progress_is_read_beside_the_graph(page: Page, runs: dict[str, str], shoot: Callable[..., None]) -> None:
+    """In the narrow log beside the graph, the share of the rows and the minutes left are within the page."""
+    page.goto(runs["waiting"].removesuffix("/tasks/gate"))
+    page.get_by_role("button", name="Show Graph").click()
+    page.goto(runs["waiting"])
+
+    line = page.get_by_text(re.compile(r"61\.8 %, \d+ s left \(7,420 of 12,000 rows\)"))
+    expect(line).to_be_visible(timeout=90_000)
+    expect(page.locator(".react-flow").get_by_text("publish", exact=True)).to_be_visible()
+    log = page.get_by_test_id("virtualized-list")
+    edge = min(log.evaluate("element => element.getBoundingClientRect().right"), page.viewport_size["width"])
+    seen = line.evaluate(
+        """element => {
+            const text = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+            let node = text.nextNode();
+            while (!node.data.includes("61.8 %")) node = text.nextNode();
+            const range = document.createRange();
+            const begin = node.data.indexOf("61.8 %");
+            range.setStart(node, begin);
+            range.setEnd(node, node.data.indexOf(" s left", begin) + 2);
+            return range.getBoundingClientRect().right;
+        }"""
+    )
+    assert seen <= edge
+    shoot("gate-beside-graph")

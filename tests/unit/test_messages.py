@@ -63,9 +63,9 @@ def test_poll_is_one_line_and_none_where_nothing_changed() -> None:
     assert _lines(*results) == [
         (logging.INFO, f"Queued: {WHICH}."),
         None,
-        (logging.INFO, f"100 of 1,200 rows (8.3 %): {WHICH} is running."),
+        (logging.INFO, f"8.3 % (100 of 1,200 rows): {WHICH} is running."),
         None,
-        (logging.INFO, f"300 of 1,200 rows (25.0 %), about 1 min 30 s left: {WHICH} is running."),
+        (logging.INFO, f"25.0 %, 1 min 30 s left (300 of 1,200 rows): {WHICH} is running."),
     ]
 
 
@@ -128,9 +128,9 @@ def test_end_of_a_wait_is_not_the_line_of_a_poll() -> None:
         ("running", (0, 0), f"Running: {WHICH}."),
         ("running", (7, None), f"7 rows: {WHICH} is running."),
         ("running", (1_200, 0), f"1,200 rows: {WHICH} is running."),
-        ("running", (0, 40), f"0 of 40 rows (0.0 %): {WHICH} is running."),
-        ("running", (99_999, 100_000), f"99,999 of 100,000 rows (99.9 %): {WHICH} is running."),
-        ("running", (40, 40), f"40 of 40 rows (100.0 %): {WHICH} is running."),
+        ("running", (0, 40), f"0.0 % (0 of 40 rows): {WHICH} is running."),
+        ("running", (99_999, 100_000), f"99.9 % (99,999 of 100,000 rows): {WHICH} is running."),
+        ("running", (40, 40), f"100.0 % (40 of 40 rows): {WHICH} is running."),
         ("queued", (0, 12_000), f"Queued, 0 of 12,000 rows (0.0 %): {WHICH}."),
         ("committing", (12_000, 12_000), f"Committing, 12,000 of 12,000 rows (100.0 %): {WHICH}."),
     ],
@@ -138,7 +138,7 @@ def test_end_of_a_wait_is_not_the_line_of_a_poll() -> None:
 def test_progress_comes_first_as_far_as_it_is_known(
     status: str, progress: tuple[int | None, int | None], shown: str
 ) -> None:
-    """A line begins with the rows as far as the hub counts them; 100.0 % is kept for when all are done."""
+    """A line begins with the share or the rows, as far as they are known; 100.0 % is kept for when all are done."""
     assert _lines(_seen(status, *progress)) == [(logging.INFO, shown)]
 
 
