@@ -12,12 +12,13 @@ from tests import release
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
-    *("CHANGELOG.md", "README.md", "SECURITY.md", "docs/tutorial.md", "pyproject.toml"),
+    *("CHANGELOG.md", "README.md", "SECURITY.md", "docs/index.md", "docs/tutorial.md", "pyproject.toml"),
     *("airflow_provider_oxen/__init__.py", "tests/integration/test_trigger.py"),
 )
 #: What is done before a release, by file: a pattern and what replaces it.
 DONE = {
     "SECURITY.md": (release.OPEN, "security@example.com"),
+    "docs/index.md": ("[Uu]ntil the first release", ""),
     "docs/tutorial.md": ("[Uu]ntil the first release", ""),
     "README.md": ("[Uu]ntil the first release", ""),
     "CHANGELOG.md": (r"(## \[Unreleased\]\n)", "\\1\n## [9.9.9] - 2026-01-02\n"),
@@ -31,6 +32,7 @@ DONE = {
 #: A word of the problem that each file has before that.
 PROBLEMS = {
     "SECURITY.md": "SECURITY.md: enter the address",
+    "docs/index.md": "docs/index.md: remove the words",
     "docs/tutorial.md": "docs/tutorial.md: remove the words",
     "README.md": "README.md: remove the words",
     "CHANGELOG.md": "CHANGELOG.md: ",
