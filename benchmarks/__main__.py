@@ -53,7 +53,7 @@ class Section:
 
 SECTIONS = {
     "poll_schedule": Section("Polls against detection delay", 180),
-    "cost": Section("CPU, memory and connections of a wait", 600),
+    "cost": Section("CPU, memory and connections of a wait", 900),
     "scale": Section("1,000 to 10,000 waits", 420),
     "failover": Section("10,000 waits taken over", 300),
     "parsing": Section("Parsing a DAG file", 240),
