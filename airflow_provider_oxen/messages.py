@@ -54,13 +54,11 @@ def describe_step(before: Wait, after: Wait, step: Step, result: Evaluation | Ox
         )
     left = None if after.history is None else seconds_left(after.history)
     eta = "" if left is None else f", {describe_duration(math.ceil(left))} left"
-    rows, share = _describe_rows(result), result.progress.fraction
-    if result.status == EvaluationStatus.RUNNING and share is not None:
-        # Beside the graph of a DAG, Airflow's page has room for the first 13 characters.
-        count = f"{result.progress.processed:,} of {result.progress.total:,} rows"
-        return logging.INFO, f"{_format_share(share)}{eta} ({count}): {after.ref} is running."
+    rows, share = _count_rows(result), result.progress.fraction
     if result.status == EvaluationStatus.RUNNING and rows:
-        return logging.INFO, f"{rows}: {after.ref} is running."
+        # Beside the graph of a DAG, Airflow's page has room for the first 13 characters.
+        begin = f"{rows}{eta}" if share is None else f"{_format_share(share)}{eta} ({rows})"
+        return logging.INFO, f"{begin}: {after.ref} is running."
     return logging.INFO, f"{_describe_state(result).capitalize()}{eta}: {after.ref}."
 
 
@@ -157,13 +155,18 @@ def _describe_standstill(before: Wait, after: Wait, seen: Evaluation) -> tuple[i
     )
 
 
-def _describe_rows(evaluation: Evaluation) -> str:
-    """Write the rows, for instance ``120 of 1,000 rows (12.0 %)``; nothing where they are not known."""
+def _count_rows(evaluation: Evaluation) -> str:
+    """Write the rows, for instance ``120 of 1,000 rows``; nothing where they are not known."""
     processed, total = evaluation.progress.processed, evaluation.progress.total
-    fraction = evaluation.progress.fraction
-    if fraction is not None:
-        return f"{processed:,} of {total:,} rows ({_format_share(fraction)})"
+    if evaluation.progress.fraction is not None:
+        return f"{processed:,} of {total:,} rows"
     return f"{processed:,} rows" if processed else ""
+
+
+def _describe_rows(evaluation: Evaluation) -> str:
+    """Write the rows and their share, for instance ``120 of 1,000 rows (12.0 %)``; nothing where they are not known."""
+    share = evaluation.progress.fraction
+    return _count_rows(evaluation) + ("" if share is None else f" ({_format_share(share)})")
 
 
 def _describe_state(evaluation: Evaluation) -> str:

@@ -69,6 +69,13 @@ def test_poll_is_one_line_and_none_where_nothing_changed() -> None:
     ]
 
 
+def test_time_left_is_shown_where_a_later_poll_lacks_the_total() -> None:
+    """The total that an earlier poll brought still counts for the time left."""
+    results = [_seen(processed=100, total=1_200), _seen(processed=300, total=1_200), _seen(processed=500)]
+
+    assert _lines(*results)[-1] == (logging.INFO, f"500 rows, 35 s left: {WHICH} is running.")
+
+
 def test_failed_poll_is_a_warning_with_the_next_poll() -> None:
     """A failure is a line with its cause first, then its number, its class, and when the next poll is."""
     (line,) = _lines(OxenServerError("503: busy.", request="GET /x", request_id="r-1"))

@@ -759,7 +759,7 @@ def test_triggerer_that_goes_on_polls_at_the_deadline(now: float, expected: floa
 
 
 def test_stall_after_a_take_over_is_polled_less_and_less() -> None:
-    """What moved while nobody polled says how fast, but not how long a batch takes: a stall is seen as one."""
+    """What moved while no poll was made says how fast, but not how long a batch takes: a stall is seen as one."""
     before = _wait(deadline=T0 + 86_400, evaluation=_seen(progress={"processed": 0, "total": 1_000}))
     wait, _ = resume(before, T0, now=T0 + 18_000, jitter=0.5)
     seen, now, polls = _seen(progress={"processed": 950, "total": 1_000}), T0 + 18_000, 0
