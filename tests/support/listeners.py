@@ -79,6 +79,28 @@ class StatsdListener(Received):
                 self.add(Sample(found["name"], found["kind"], float(found["value"]), tags))
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Responds to requests without a line for each on standard error."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class HttpThread:
+    """An HTTP server on a free port of the loopback interface, on a thread of its own, until it is stopped."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._server = HTTPServer(("127.0.0.1", 0), handler)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 class OtlpListener(Received):
     """
     A context manager: an HTTP server on a free port of the loopback interface, which decodes OTLP's protobuf.
@@ -90,7 +112,7 @@ class OtlpListener(Received):
     def __enter__(self) -> Self:
         listener = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
@@ -101,20 +123,13 @@ class OtlpListener(Received):
                 self.send_response(200)
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
         self.paths: set[str] = set()
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
+        self._server = HttpThread(Handler)
+        self.port = self._server.port
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.stop()
 
     def sum(self, name: str, **tags: str) -> float:
         last: dict[frozenset[tuple[str, str]], float] = defaultdict(float)

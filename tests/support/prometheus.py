@@ -8,17 +8,15 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import defaultdict
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.support.listeners import StatsdListener
+from tests.support.listeners import HttpThread, QuietHandler, StatsdListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,26 +49,19 @@ class StatsdExporter(StatsdListener):
         super().__enter__()
         exporter = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
                 self.wfile.write("".join(f"{line}\n" for line in exporter.lines()).encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        self._serving = threading.Thread(target=self._server.serve_forever)
-        self._serving.start()
+        self._server = HttpThread(Handler)
+        self.address = f"127.0.0.1:{self._server.port}"
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
-        self._serving.join()
-        self._server.server_close()
+        self._server.stop()
         super().__exit__(*args)
 
     def add(self, sample: Sample) -> None:
