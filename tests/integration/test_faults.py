@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 
 HTML = (b"<html>Bad gateway</html>", {"Content-Type": "text/html"})
 
+
+class LongText(str):
+    """A text whose repr is short, so that Hypothesis can print the faults of a test that fails."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"LongText({self[:1]!r} * {len(self)})"
+
+
+TOO_LONG = LongText("x" * 4 * 2**20)
+
+
 #: Faults that pass: what happens, to how many requests, and the class of error that the log names.
 TRANSIENT = {
     "closed before the response": (Disconnect("before"), 2, "OxenUnreachableError"),  # aiohttp itself sends it twice
@@ -50,7 +63,7 @@ TRANSIENT = {
     "truncated JSON": (Respond(200, b'{"status": "success", "evaluation": {"id": "'), 1, "OxenInvalidResponseError"),
     "200 with status error": (Respond(200, b'{"status": "error", "status_message": "oops"}'), 1, "OxenServerError"),
     "another evaluation": (Alter(evaluation={"id": "another", "status": "completed"}), 1, "OxenInvalidResponseError"),
-    "a response larger than 4 MiB": (Alter(envelope={"more": "x" * 4 * 2**20}), 1, "OxenInvalidResponseError"),
+    "a response larger than 4 MiB": (Alter(envelope={"more": TOO_LONG}), 1, "OxenInvalidResponseError"),
 }
 
 
@@ -315,12 +328,22 @@ async def test_connection_that_stays_missing_ends_the_wait_so_that_it_may_be_ret
     assert oxen_hub.requests == []
 
 
-#: Anything that a hub, or something in front of it, may do with one request.
+def _respond_with(document: Any) -> Respond:
+    return Respond(200, json.dumps(document).encode())
+
+
+def _alter(fields: dict[str, Any]) -> Alter:
+    return Alter(evaluation=fields)
+
+
+#: Anything that a hub, or something in front of it, may do with one request. What makes them has a name: Hypothesis
+#: parses the source of a lambda at each example, and before CPython 3.11.8 ``ast.parse`` fails (SystemError) if a
+#: traceback is formatted meanwhile.
 responses = st.one_of(
     st.sampled_from([what for what, _, _ in TRANSIENT.values() if not isinstance(what, (Delay, Trickle))]),
     st.builds(Respond, st.sampled_from([200, 201, 204, 404, 418, 500]), st.binary(max_size=200)),
     st.builds(
-        lambda document: Respond(200, json.dumps(document).encode()),
+        _respond_with,
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["x", "completed"]),
             lambda inner: (
@@ -333,7 +356,7 @@ responses = st.one_of(
         ),
     ),
     st.builds(
-        lambda fields: Alter(evaluation=fields),
+        _alter,
         st.dictionaries(
             st.sampled_from(["id", "status", "progress", "started_at", "error_message", "model"]),
             st.none() | st.integers() | st.text(max_size=8) | st.sampled_from(["errored", "completed"]),
