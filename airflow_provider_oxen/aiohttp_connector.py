@@ -25,19 +25,25 @@ __all__ = ["PromptConnector"]
 class PromptConnector(aiohttp.TCPConnector):
     """A connector that does not wait for the other side of a connection that it closes."""
 
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._given_back: list[asyncio.Transport] = []
+
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Take a connection for a request. When the request gives it back, it is either kept or aborted."""
         connection = await super().connect(*args, **kwargs)
         if connection.transport is not None:
-            connection.add_callback(partial(_abort_unless_kept, self._loop, connection.transport))
+            connection.add_callback(partial(self._give_back, connection.transport))
         return connection
 
+    def _give_back(self, transport: asyncio.Transport) -> None:
+        # aiohttp calls this first, and then decides whether it keeps the connection.
+        if not self._given_back:
+            self._loop.call_soon(self._abort_unless_kept)
+        self._given_back.append(transport)
 
-def _abort_unless_kept(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
-    # aiohttp calls this first, and then decides whether it keeps the connection.
-    loop.call_soon(_abort_if_closing, transport)
-
-
-def _abort_if_closing(transport: asyncio.Transport) -> None:
-    if transport.is_closing():
-        transport.abort()
+    def _abort_unless_kept(self) -> None:
+        given_back, self._given_back = self._given_back, []
+        for transport in given_back:
+            if transport.is_closing():
+                transport.abort()

@@ -211,8 +211,8 @@ def _describe_run(outcome: Outcome) -> str:
 
 def _describe_time_taken(evaluation: Evaluation, ended_at: float | None) -> str:
     """Write how long an evaluation ran: by the hub's clock, or, where it gives no end, until the end was seen."""
-    if evaluation.ran_for_seconds is not None:
-        return f"after {describe_duration(evaluation.ran_for_seconds)}"
+    if (seconds := evaluation.ran_for_seconds) is not None:
+        return f"after {describe_duration(seconds)}"
     began = evaluation.started_at or evaluation.inserted_at
     if not evaluation.is_terminal or began is None or ended_at is None or ended_at < began.timestamp():
         return ""

@@ -47,6 +47,9 @@ _BOOLEANS = (
 _HOSTS = ("hub.oxen.ai", "www.oxen.ai", "oxen.ai")
 #: What editors and shells leave around a text without being seen, besides white space.
 _INVISIBLE = "\N{ZERO WIDTH NO-BREAK SPACE}\N{ZERO WIDTH SPACE}"
+#: Slashes, control characters (some terminals obey those from \u0080 on) and separators of lines; and white space.
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SPACE = re.compile(r"[ \t\r\n\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +237,7 @@ def _check_segment(name: str, text: str) -> str:
     """Refuse what is not one segment of a path."""
     if not text or text != text.strip():
         raise _error(f"is {text!r}: remove the white space around it", name)
-    # \u0080 and up: the control characters that some terminals obey, and the separators that begin a new line.
-    if text in (".", "..") or any(c in "/\\\u2028\u2029" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text):
+    if text in (".", "..") or _UNSAFE.search(text):
         raise _error(
             f"is {text!r}: it may not contain a slash, a backslash or a control character, nor be '.' or '..'", name
         )
@@ -253,8 +255,7 @@ def _describe_nothing(name: str, value: object) -> str:
 
 def _describe_other(name: str, value: object) -> str:
     """Say what to write instead of a value that is not text."""
-    kind = type(value).__name__
-    problem = f"must be text, but is {kind}"
+    problem = f"must be text, but is {type(value).__name__}"
     if value is None:
         return _describe_nothing(name, value)
     if isinstance(value, dict):
@@ -286,8 +287,7 @@ def _advise(name: str, text: str) -> str | None:
         return None
     path = text.split("://", 1)[-1].partition("?")[0].partition("#")[0].strip("/")
     parts = path.removesuffix(".git").split("/")[1 if is_url else 0 :]
-    if parts[:2] == ["api", "repos"]:
-        parts = parts[2:]
+    parts = parts[2:] if parts[:2] == ["api", "repos"] else parts
     names = {}
     if len(parts) >= 4 and parts[2] == "evaluations":
         names = {"namespace": parts[0], "repo_name": parts[1], "evaluation_id": parts[3]}
@@ -319,7 +319,7 @@ def _advise_on_characters(text: str) -> str | None:
         return "it is percent-encoded: write it as it reads, such as 'Örebro' and not '%C3%96rebro'"
     if not text.isascii() and any(unicodedata.category(c) == "Cf" for c in text):
         return "it holds characters that cannot be seen: type it anew"
-    if any(c in " \t\r\n" or unicodedata.category(c) == "Zs" for c in text):
+    if _SPACE.search(text):
         return "no name has white space in it; write the name alone"
     return None
 

@@ -69,5 +69,8 @@ def one_line(text: str, limit: int = _MAX_SHOWN) -> str:
 
     :param limit: most characters of the line.
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * limit]).split())
+    line = text[: 2 * limit]
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else " " for c in line)
+    line = " ".join(line.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

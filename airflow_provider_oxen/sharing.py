@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "LastParsed", "Polled", "SharedEvaluation", "Ticks"]
 
-#: The shortest sleep that ends on multiples of each tick, in seconds, the longest first: late by a tenth of the sleep
-#: at most, and by no more than a quarter of a second.
-_TICKS = ((2.5, 0.25), (1.0, 0.1), (0.5, 0.05), (-math.inf, 0.001))
+#: The shortest sleep that ends on multiples of each tick, in seconds, the longest first: late by a ninth of the sleep
+#: at most, and by no more than a quarter of a second. Each is below a round number: a wait that polls every second
+#: sleeps a moment less, since its sleep is counted from the last result.
+_TICKS = ((2.25, 0.25), (0.9, 0.1), (0.45, 0.05), (-math.inf, 0.001))
 
 T = TypeVar("T")
 

@@ -109,7 +109,7 @@ def _make_oxen(evaluation_id: str, interval: float, max_wait: float, seen_second
     seen: dict[str, Any] = {}
     if seen_seconds_ago is not None:
         last_seen = {"id": evaluation_id, "status": "running", "progress": {"processed": 0, "total": 1_000_000}}
-        seen = {"last_seen": last_seen, "seen_at": time.time() - seen_seconds_ago}
+        seen = {"last_seen": last_seen, "seen_at": time.time() - seen_seconds_ago, "deadline": time.time() + 604_800}
 
     return OxenEvaluationTrigger(
         namespace="ox",
