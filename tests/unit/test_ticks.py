@@ -1,0 +1,128 @@
+"""Sleeps that end on common ticks: a few waits are awake at a time, and none sleeps much longer for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_oxen.sharing import Ticks
+from tests.support.virtual_loop import VirtualLoop
+
+#: How long a tick is, by the sleep, in seconds.
+TICKS = {60.0: 0.25, 10.0: 0.25, 1.0: 0.1, 0.5: 0.05}
+
+
+class Waits:
+    """Waits that sleep, and are awake for a while, again and again."""
+
+    def __init__(self, *, sleep: float, awake: float) -> None:
+        self.ticks = Ticks()
+        self.awake = self.most_awake = 0
+        self.woken_at: list[float] = []
+        self._sleep, self._awake_seconds = sleep, awake
+
+    async def run(self, times: int = 1) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(times):
+            await self.ticks.after(self._sleep)
+            self.awake += 1
+            self.most_awake = max(self.most_awake, self.awake)
+            self.woken_at.append(loop.time())
+            await asyncio.sleep(self._awake_seconds)
+            self.awake -= 1
+        self.ticks.wake_next()  # as a wait that leaves
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    loop = VirtualLoop()
+    yield loop
+    loop.close()
+
+
+def _run(loop: VirtualLoop, waits: Waits, count: int, times: int = 1) -> None:
+    async def run() -> None:
+        await asyncio.gather(*(waits.run(times) for _ in range(count)))
+
+    loop.run_until_complete(run())
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ten_are_awake_at_a_time(loop: VirtualLoop, times: int) -> None:
+    """Each that sleeps again, or leaves, wakes the next of those that are due, and at once."""
+    waits = Waits(sleep=10.0, awake=0.001)
+    _run(loop, waits, 100, times)
+
+    assert len(waits.woken_at) == 100 * times
+    assert waits.most_awake == 10
+    assert waits.woken_at[99] == pytest.approx(10.009)
+
+
+@pytest.mark.parametrize("sleep", TICKS)
+@pytest.mark.parametrize("count", [11, 19, 250, 5_000])
+def test_all_are_woken_before_the_next_tick_where_the_hub_is_slow(loop: VirtualLoop, sleep: float, count: int) -> None:
+    """They are woken evenly, even if none that was woken ever gets a response."""
+    tick = TICKS[sleep]
+    waits = Waits(sleep=sleep, awake=1_000.0)
+    _run(loop, waits, count)
+
+    late = [at - sleep for at in waits.woken_at]
+    assert len(late) == count
+    assert late[9] == pytest.approx(0.0)
+    assert max(late) < 0.81 * tick
+    most = max(late.count(at) for at in late if at > 1e-6)
+    assert most <= math.ceil((count - 10) / 8)
+
+
+def test_ticks_that_come_while_others_are_late_delay_none_of_them(loop: VirtualLoop) -> None:
+    """Short sleeps, whose ticks are a millisecond long, end all the time."""
+    waits, short = Waits(sleep=10.0, awake=1_000.0), Waits(sleep=0.01, awake=0.003)
+    short.ticks = waits.ticks
+
+    async def run() -> None:
+        await asyncio.gather(*(waits.run() for _ in range(500)), *(short.run(1_000) for _ in range(3)))
+
+    loop.run_until_complete(run())
+
+    assert max(waits.woken_at) < 10.25
+    gaps = [later - earlier for earlier, later in zip(short.woken_at, short.woken_at[3:], strict=False)]
+    assert max(gaps) < 0.25
+
+
+def test_sleep_that_was_ended_early_takes_no_turn(loop: VirtualLoop) -> None:
+    """A wait whose evaluation has ended, or that was cancelled, is passed over."""
+    waits = Waits(sleep=10.0, awake=0.001)
+
+    async def run() -> None:
+        sleeping = [asyncio.ensure_future(waits.run()) for _ in range(100)]
+        await asyncio.sleep(5)
+        for task in sleeping[5:95]:
+            task.cancel()
+        await asyncio.wait(sleeping)
+
+    loop.run_until_complete(run())
+
+    assert len(waits.woken_at) == 10
+    assert waits.woken_at == pytest.approx([10.0] * 10)
+
+
+def test_nothing_is_left_after_the_last_wait(loop: VirtualLoop) -> None:
+    """Where all leave while some are due, no timer stays."""
+    waits = Waits(sleep=10.0, awake=1_000.0)
+
+    async def run() -> None:
+        sleeping = [asyncio.ensure_future(waits.run()) for _ in range(100)]
+        await asyncio.sleep(10.01)
+        for task in sleeping:
+            task.cancel()
+        await asyncio.wait(sleeping)
+        waits.ticks.cancel()
+
+    loop.run_until_complete(run())
+
+    assert 10 <= len(waits.woken_at) < 100
+    assert len(waits.ticks) == 0
+    assert [timer for timer in loop.timers if not timer.cancelled() and timer.when() > loop.time()] == []
