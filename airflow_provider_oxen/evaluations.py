@@ -232,9 +232,11 @@ class Evaluation:
         written: dict[str, Any] = {"id": self.id, "status": str(self.status)}
         written |= {"namespace": self.namespace, "repo_name": self.repo_name}
         written |= {"progress": {"processed": self.progress.processed, "total": self.progress.total}}
-        found = zip(_READERS.items(), _unpack(self._values), strict=True)
-        written |= {name: None if value is None else read(value) for (name, read), value in found if name != "prompt"}
-        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in written.items()}
+        for (name, read), packed in zip(_READERS.items(), _unpack(self._values), strict=True):
+            if name != "prompt":
+                value = None if packed is None else read(packed)
+                written[name] = value.isoformat() if isinstance(value, datetime) else value
+        return written
 
 
 def parse_evaluation(

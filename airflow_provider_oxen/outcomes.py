@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -135,7 +135,7 @@ class Outcome:
         """
         return {
             "outcome": str(self.reason),
-            **asdict(self.ref),
+            **self.ref.to_dict(),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "error": values.text(self.error),
             "hub": self.hub,

@@ -33,9 +33,13 @@ class EvaluationRef:
     def __str__(self) -> str:
         return f"evaluation {self.evaluation_id} of {self.namespace}/{self.repo_name}"
 
+    def to_dict(self) -> dict[str, str]:
+        """Write it as plain JSON, by the names of its fields."""
+        return {"namespace": self.namespace, "repo_name": self.repo_name, "evaluation_id": self.evaluation_id}
+
     @classmethod
     def find_in(cls, document: Mapping[str, Any]) -> EvaluationRef | None:
-        """Read it from an object, where the caller has put ``asdict`` of one; None where it names no evaluation."""
+        """Read it from an object with what :meth:`to_dict` made in it; None where it names no evaluation."""
         names = [document.get(item.name) for item in fields(cls)]
         return cls(*map(str, names)) if all(isinstance(name, str) and name for name in names) else None
 

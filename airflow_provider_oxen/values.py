@@ -59,10 +59,10 @@ def json_safe(value: object) -> Any:
 
     A lone surrogate becomes a question mark.
     """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, Mapping):
         return {json_safe(key): json_safe(_flat(inner)) for key, inner in value.items() if isinstance(key, str)}
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
     return _flat(value)
 
 

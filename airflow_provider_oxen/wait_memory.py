@@ -10,7 +10,6 @@ A wait that goes on in another process: what it takes with it, and when that pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_oxen import values
@@ -48,7 +47,7 @@ def resume(wait: Wait, seen_at: float | None, *, now: float, jitter: float) -> t
 def to_memory(wait: Wait) -> dict[str, Any]:
     """Write what a later process of the same wait has to know, as plain JSON."""
     return {
-        **asdict(wait.ref),
+        **wait.ref.to_dict(),
         "deadline": wait.deadline,
         "evaluation": None if wait.evaluation is None else wait.evaluation.to_dict(),
         "history": None if wait.history is None else list(wait.history),

@@ -8,7 +8,6 @@ a task deletes the results of earlier attempts. Whether a task may end in the tr
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_oxen import storage_compat, triggerer_compat, values
@@ -61,7 +60,7 @@ class WaitedFor(NamedTuple):
         """Write it as plain JSON."""
         seen = None if self.evaluation is None else self.evaluation.to_dict()
         return {
-            **asdict(self.ref),
+            **self.ref.to_dict(),
             "oxen_conn_id": self.oxen_conn_id,
             "try_number": try_number,
             "last_seen": seen,

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["SHORT_POLLS", "Server", "pin", "running"]
+__all__ = ["SHORT_POLLS", "Server", "pin", "running", "seen_before"]
 
 #: An evaluation with each field of the contract and a prompt as people write them: about 1.3 KB.
 _EVALUATION = {
@@ -112,6 +112,8 @@ _JOB_RUN = {
     },
 }
 _TOTAL = 1_000_000
+#: How many rows are done of an evaluation that does not move.
+_STILL = 420_000
 #: The poll at which a short evaluation or job run has ended.
 SHORT_POLLS = 8
 
@@ -187,7 +189,7 @@ class _Protocol(asyncio.Protocol):
         if before is not None and now - before > counts.longest_gap.get(evaluation_id, 0.0):
             counts.longest_gap[evaluation_id] = now - before
         kind, _, rest = evaluation_id.partition("-")
-        processed = counts.polls if kind == "moving" else 420_000
+        processed = counts.polls if kind == "moving" else _STILL
         ended = (kind == "ends" and now >= float(rest.partition("-")[0])) or (
             kind == "short" and counts.is_last(evaluation_id)
         )
@@ -211,6 +213,12 @@ _JOB_RUN_BODIES = {
     ended: json.dumps({**_JOB_RUN, "data": {**_JOB_RUN["data"], "status": 10 if ended else 3}}).encode()
     for ended in (False, True)
 }
+
+
+def seen_before(evaluation_id: str) -> dict[str, Any]:
+    """Return an evaluation that runs, and is not a moving one, as who polled it earlier has seen it."""
+    found: dict[str, Any] = json.loads(_EVALUATION_BODY % (evaluation_id.encode(), b"running", _STILL))["evaluation"]
+    return found
 
 
 class Server:
