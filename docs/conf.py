@@ -59,6 +59,7 @@ def measured(results: dict[str, Any]) -> dict[str, str]:
         texts[section] = "*Not measured yet: `make bench` does.*"
         if found:
             texts[section] = f"{_table(*write(found))}\n\n{_about(found['about'])}"
+    texts["collections"] = _table(*_collections(results["scale"])) if results.get("scale") else ""
     return texts
 
 
@@ -173,6 +174,19 @@ def _load(load: dict[str, Any]) -> list[str]:
         f"{interval + load['worst_gap_over']:.1f} s",
         f"{interval + load['worst_delay_over']:.1f} s",
         f"{load['bytes_a_wait'] / 1000:.1f} KB",
+    ]
+
+
+def _collections(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Say what a full garbage collection takes. It was measured together with the loads."""
+    subjects = {
+        "sleeping": "coroutines that only sleep",
+        "sleeping_triggers": "triggers that only sleep",
+        "oxen": "gates",
+    }
+    measured = {name: found["collections"][key] for key, name in subjects.items()}
+    return ["waiting", "objects visited for each", "a full collection"], [
+        [name, f"{one['tracked_a_wait']:.0f}", f"{one['least_ms']:.0f} ms"] for name, one in measured.items()
     ]
 
 

@@ -148,3 +148,17 @@ def test_plot_is_read_on_dark_pages(plot: Path) -> None:
     words = re.findall(r"<text style=\"([^\"]*)\"", text)
     assert len(words) > 5
     assert [style for style in words if "fill: currentColor" not in style] == []
+
+
+def test_garbage_collections_are_beside_those_of_what_only_sleeps(measured: Callable[..., dict[str, str]]) -> None:
+    """They come from the run of the loads, and are on the page that says what they mean."""
+    found = {
+        name: {"tracked_a_wait": 10.6 + number, "least_ms": 100.4 * (1 + number)}
+        for number, name in enumerate(("sleeping", "sleeping_triggers", "oxen"))
+    }
+
+    lines = measured({"scale": {"about": ABOUT, "loads": [], "collections": found}})["collections"].splitlines()
+
+    assert lines[2] == "| coroutines that only sleep | 11 | 100 ms |"
+    assert lines[4] == "| gates | 13 | 301 ms |"
+    assert measured({})["collections"] == ""
