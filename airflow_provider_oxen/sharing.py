@@ -49,7 +49,7 @@ _TICKS = ((2.25, 0.25), (0.9, 0.1), (0.45, 0.05), (-math.inf, 0.001))
 #: How many of those that are due are woken at once.
 _AWAKE = 10
 #: In how many parts of a tick all others are woken as well, and how many parts a tick has.
-_PARTS, _PARTS_OF_TICK = 8, 10
+_PARTS, _PARTS_OF_TICK = 4, 5
 
 T = TypeVar("T")
 
