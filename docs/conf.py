@@ -53,13 +53,12 @@ def measured(results: dict[str, Any]) -> dict[str, str]:
     writers = {
         "cost": _cost, "scale": _loads, "failover": _failover, "parsing": _parsing, "end_to_end": _end_to_end,
     }  # fmt: skip
-    texts = {}
+    texts = dict.fromkeys((*writers, "collections"), "*Not measured yet: `make bench` does.*")
     for section, write in writers.items():
-        found = results.get(section)
-        texts[section] = "*Not measured yet: `make bench` does.*"
-        if found:
+        if found := results.get(section):
             texts[section] = f"{_table(*write(found))}\n\n{_about(found['about'])}"
-    texts["collections"] = _table(*_collections(results["scale"])) if results.get("scale") else ""
+    if collections := results.get("scale", {}).get("collections"):
+        texts["collections"] = _table(*_collections(collections))
     return texts
 
 
@@ -177,16 +176,16 @@ def _load(load: dict[str, Any]) -> list[str]:
     ]
 
 
-def _collections(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _collections(collections: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Say what a full garbage collection takes. It was measured together with the loads."""
     subjects = {
         "sleeping": "coroutines that only sleep",
         "sleeping_triggers": "triggers that only sleep",
         "oxen": "gates",
     }
-    measured = {name: found["collections"][key] for key, name in subjects.items()}
+    found = {name: collections[key] for key, name in subjects.items()}
     return ["waiting", "objects visited for each", "a full collection"], [
-        [name, f"{one['tracked_a_wait']:.0f}", f"{one['least_ms']:.0f} ms"] for name, one in measured.items()
+        [name, f"{one['tracked_a_wait']:.0f}", f"{one['least_ms']:.0f} ms"] for name, one in found.items()
     ]
 
 
