@@ -7,9 +7,9 @@ Fifty of the evaluations complete on the way. The server is a process of its own
 its own where there are two.
 
 *CPU a poll* is that of the waiting process without the interpreter's full garbage collections, which have numbers of
-their own: one visits every object there is, takes up to some hundred milliseconds, and comes at 1,000 waits once in a
-minute or two, at 10,000 once in ten seconds or so. Whether one falls into a stretch would decide the number. The
-loads that a target is stated for are measured over three stretches of an interval each, of which the median counts.
+their own: one visits every object there is and takes up to some hundred milliseconds, so that whether one falls into a
+stretch would decide the number. The loads that a target is stated for are measured over three stretches of an interval
+each, of which the median counts.
 
 *Lag* is how late the event loop runs a task that is due every five milliseconds, also while the loop stands. *Gap* is
 the time between two polls of one evaluation, as the server sees it.
