@@ -13,8 +13,9 @@ How this works
 5. A response that equals the one before is not parsed again (:class:`LastParsed`): most polls bring nothing new.
 6. Sleeps end on common ticks (:class:`Ticks`): what is due in the same quarter of a second is done one after the other.
    Where many wait, that takes about half off the CPU time of a poll, most of which is waking up.
-7. Of those that are due, ten are awake at a time. CPython collects garbage when 700 objects more were made than freed,
-   and a request holds dozens while it is under way. With few of them, the polls themselves cause no collection.
+7. Where many are due, ten are woken, and each that sleeps again wakes the next. CPython collects garbage when some
+   hundred objects more were made than freed, and a request holds dozens while it is under way. So as long as the hub
+   responds quickly, polls cause no collection.
 
 The rule that must not be broken: a wait never sees a result that is older than it asked for.
 """
@@ -42,14 +43,13 @@ if TYPE_CHECKING:
 __all__ = ["Client", "LastParsed", "Polled", "SharedEvaluation", "Ticks"]
 
 #: The shortest sleep that ends on multiples of each tick, in seconds, the longest first: late by a ninth of the sleep
-#: at most, and by no more than a quarter of a second. Each is below a round number: a wait that polls every second
-#: sleeps a moment less, since its sleep is counted from the last result.
+#: at most, and by no more than a quarter of a second. Where many are due and the hub is slow, four fifths of the tick
+#: are added. Each is below a round number: a wait that polls every second sleeps a moment less, since its sleep is
+#: counted from the last result.
 _TICKS = ((2.25, 0.25), (0.9, 0.1), (0.45, 0.05), (-math.inf, 0.001))
 
-#: How many of those that are due are woken at once.
-_AWAKE = 10
-#: In how many parts of a tick all others are woken as well, and how many parts a tick has.
-_PARTS, _PARTS_OF_TICK = 4, 5
+#: How many of those that are due are woken at once; in how many parts the others are, one each fifth of the tick.
+_AWAKE, _PARTS, _PARTS_OF_TICK = 10, 4, 5
 
 T = TypeVar("T")
 
@@ -150,7 +150,6 @@ class SharedEvaluation:
     def leave(self) -> None:
         """End one wait's share."""
         self.waits -= 1
-        self._client.ticks.wake_next()
         if self.waits == 0:
             self._client.forget(self._ref)
 
@@ -215,14 +214,14 @@ class Ticks:
     """
     Ends sleeps, those of one tick together: one timer for all of them.
 
-    A few are woken at once. Each wait that sleeps again, or leaves, wakes the next. Where that is too slow, because the
-    hub is, the others are woken bit by bit, and all of them before the next tick.
+    A few are woken at once, and each wait that sleeps again wakes the next. Where that is too slow, because the hub is,
+    the others are woken as well, in parts, within four fifths of a tick.
     """
 
     def __init__(self) -> None:
-        self._due: dict[float, tuple[asyncio.TimerHandle, list[asyncio.Future[None]]]] = {}
-        self._ready: deque[asyncio.Future[None]] = deque()  # due, and not woken yet
-        self._catching_up: asyncio.TimerHandle | None = None
+        #: By time and length of the tick; the length is 0 for a part of an earlier one.
+        self._due: dict[tuple[float, float], tuple[asyncio.TimerHandle, list[asyncio.Future[None]]]] = {}
+        self._ready: deque[asyncio.Future[None]] = deque()  # due, and not woken at once; also some that have woken
 
     def __len__(self) -> int:
         return len(self._due)
@@ -231,20 +230,14 @@ class Ticks:
         """Return a future that is done after at least so many seconds."""
         loop = asyncio.get_running_loop()
         tick = next(tick for shortest, tick in _TICKS if seconds >= shortest)
-        at = math.ceil((loop.time() + seconds) / tick) * tick
         wake_up: asyncio.Future[None] = loop.create_future()
-        due = self._due.get(at)
-        if due is None:
-            self._due[at] = (loop.call_at(at, self._wake, at, tick), [wake_up])
-        else:
-            due[1].append(wake_up)
-        self.wake_next()
+        self._add(math.ceil((loop.time() + seconds) / tick) * tick, tick, [wake_up])
+        while self._ready:
+            ready = self._ready.popleft()
+            if not ready.done():
+                ready.set_result(None)
+                break
         return wake_up
-
-    def wake_next(self) -> None:
-        """Take note that a wait has polled, so that another may."""
-        if self._ready:
-            self._wake_some(1)
 
     def cancel(self) -> None:
         """Stop all timers. Call it when no wait sleeps any more."""
@@ -252,31 +245,25 @@ class Ticks:
             timer.cancel()
         self._due.clear()
         self._ready.clear()
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-            self._catching_up = None
+
+    def _add(self, at: float, tick: float, sleeps: list[asyncio.Future[None]]) -> None:
+        due = self._due.get((at, tick))
+        if due is None:
+            self._due[at, tick] = (asyncio.get_running_loop().call_at(at, self._wake, at, tick), sleeps)
+        else:
+            due[1].extend(sleeps)
 
     def _wake(self, at: float, tick: float) -> None:
-        self._ready.extend(self._due.pop(at)[1])
-        self._wake_some(_AWAKE)
-        if self._ready and self._catching_up is None:
-            count = len(self._ready)
-            self._catch_up(count, math.ceil(count / _PARTS), tick / _PARTS_OF_TICK)
-
-    def _catch_up(self, left: int, share: int, seconds: float) -> None:
-        """Wake all but so many. After so many seconds, do it again, with a share less left."""
-        self._wake_some(len(self._ready) - left)
-        self._catching_up = None
-        if self._ready:
-            loop = asyncio.get_running_loop()
-            self._catching_up = loop.call_later(seconds, self._catch_up, max(left - share, 0), share, seconds)
-
-    def _wake_some(self, count: int) -> None:
-        while count > 0 and self._ready:
-            wake_up = self._ready.popleft()
-            if not wake_up.done():
-                wake_up.set_result(None)
-                count -= 1
+        sleeps = list(filterfalse(asyncio.Future.done, self._due.pop((at, tick))[1]))
+        at_once = _AWAKE if tick else len(sleeps)
+        for wake_up in sleeps[:at_once]:
+            wake_up.set_result(None)
+        if others := sleeps[at_once:]:
+            self._ready.extend(others)
+            began = max(at, asyncio.get_running_loop().time())  # later, where the loop has stood still
+            size = math.ceil(len(others) / _PARTS)
+            for number, first in enumerate(range(0, len(others), size), start=1):
+                self._add(began + number * tick / _PARTS_OF_TICK, 0.0, others[first : first + size])
 
 
 def _has_ended(result: Evaluation | OxenError) -> bool:

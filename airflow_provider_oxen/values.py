@@ -60,7 +60,7 @@ def json_safe(value: object) -> Any:
     A lone surrogate becomes a question mark.
     """
     if isinstance(value, str):
-        return value if value.isascii() else value.encode(errors="replace").decode()
+        return value if type(value) is str and value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, Mapping):
         return {json_safe(key): json_safe(_flat(inner)) for key, inner in value.items() if isinstance(key, str)}
     return _flat(value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import expect
 
 from airflow_provider_oxen.testing import Answers
+from tests.ui.measuring import right_edge_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,17 +40,7 @@ def test_page_says_why_the_gate_stays_closed(
     expect(
         page.get_by_text(re.compile(r"Checked 10,000 rows: intent is not missing: 10,000 of 10,000"))
     ).to_be_visible()
-    seen = error.evaluate(
-        """(element, length) => {
-            const text = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode();
-            const range = document.createRange();
-            range.setStart(text, 0);
-            range.setEnd(text, Math.min(length, text.length));
-            return range.getBoundingClientRect().right;
-        }""",
-        len("AirflowFailException: ") + len(WHY),
-    )
-    assert seen <= page.viewport_size["width"]
+    assert right_edge_of_text(error, f"AirflowFailException: {WHY}") <= page.viewport_size["width"]
     # Close the traceback, which is Airflow's own and holds paths of this machine. Playwright's click would scroll.
     error.evaluate("element => element.click()")
     expect(page.get_by_text("in execute_complete")).to_be_hidden()

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from airflow_provider_oxen.testing import Alter, Fault
+from tests.ui.measuring import right_edge_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,17 +134,6 @@ def test_progress_is_read_beside_the_graph(page: Page, runs: dict[str, str], sho
     expect(page.locator(".react-flow").get_by_text("publish", exact=True)).to_be_visible()
     log = page.get_by_test_id("virtualized-list")
     edge = min(log.evaluate("element => element.getBoundingClientRect().right"), page.viewport_size["width"])
-    seen = line.evaluate(
-        """element => {
-            const text = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-            let node = text.nextNode();
-            while (!node.data.includes("61.8 %")) node = text.nextNode();
-            const range = document.createRange();
-            const begin = node.data.indexOf("61.8 %");
-            range.setStart(node, begin);
-            range.setEnd(node, node.data.indexOf(" s left", begin) + 2);
-            return range.getBoundingClientRect().right;
-        }"""
-    )
-    assert seen <= edge
+    shown = re.search(r"61\.8 %, \d+ s", line.inner_text())[0]
+    assert right_edge_of_text(line, shown) <= edge
     shoot("gate-beside-graph")

@@ -639,3 +639,17 @@ def test_evaluation_needs_id_and_status(document: dict[str, Any]) -> None:
     """An object without an id or a status is not an evaluation."""
     with pytest.raises(ValueError, match=r"it has no (id|status)"):
         Evaluation.from_dict(document)
+
+
+def test_text_of_a_subclass_is_a_text() -> None:
+    """What Jinja renders may be ``Markup``, which no codec takes."""
+
+    class Markup(str):
+        __slots__ = ()
+
+    evaluation = Evaluation.from_dict(
+        {"id": "x", "status": "running", "target_path": Markup("a.csv"), "resource": {"path": Markup("b.csv")}}
+    )
+
+    assert (evaluation.target_path, evaluation.results_path) == ("a.csv", "a.csv")
+    assert evaluation.resource == {"path": "b.csv", "version": None}
