@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 
 __all__ = ["right_edge_of_text"]
 
-_RIGHT_EDGE = """(element, wanted) => {
+#: A text may lie in several nodes of the page.
+_RIGHT_EDGE = """(element, text) => {
+    const begin = element.textContent.indexOf(text), end = begin + text.length;
+    if (begin < 0) throw new Error(`no ${text} in ${element.textContent}`);
     const nodes = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-    let node = nodes.nextNode();
-    while (!node.data.includes(wanted)) node = nodes.nextNode();
     const range = document.createRange();
-    range.setStart(node, node.data.indexOf(wanted));
-    range.setEnd(node, node.data.indexOf(wanted) + wanted.length);
+    for (let at = 0, node = nodes.nextNode(); node !== null; at += node.length, node = nodes.nextNode()) {
+        if (at <= begin && begin < at + node.length) range.setStart(node, begin - at);
+        if (at < end && end <= at + node.length) range.setEnd(node, end - at);
+    }
     return range.getBoundingClientRect().right;
 }"""
 
