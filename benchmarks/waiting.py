@@ -125,11 +125,13 @@ def _make_oxen(evaluation_id: str, interval: float, max_wait: float, seen_second
 
 @cache
 def _seen_before() -> dict[str, Any]:
-    """Return what a worker hands to the trigger of an evaluation that it has seen."""
-    from airflow_provider_oxen.evaluations import Evaluation
+    """Return what is stored of an evaluation that a worker has seen before it deferred."""
+    from airflow_provider_oxen.triggers.oxen import OxenEvaluationTrigger
 
-    seen = Evaluation.from_dict(seen_before("any")).to_dict()
-    return {name: value for name, value in seen.items() if value is not None}
+    names = {"namespace": "ox", "repo_name": "r", "evaluation_id": "any"}
+    _, stored = OxenEvaluationTrigger(**names, last_seen=seen_before("any")).serialize()
+    last_seen: dict[str, Any] = stored["last_seen"]
+    return last_seen
 
 
 def _oxen(_url: str, interval: float, kind: str = "still") -> Any:

@@ -25,7 +25,7 @@ from airflow_provider_oxen.hooks import oxen as hook_module
 from airflow_provider_oxen.hooks.oxen import OxenHook
 from airflow_provider_oxen.pool import shared_connections
 from airflow_provider_oxen.protocol import ContractError
-from airflow_provider_oxen.sharing import LastParsed, Ticks
+from airflow_provider_oxen.sharing import LastParsed
 from airflow_provider_oxen.testing import Delay, Fault, LocalHub, Respond
 from tests.support.triggers import make_trigger, run_trigger
 
@@ -550,34 +550,6 @@ async def test_sleep_lasts_as_long_as_asked_for(oxen_hub: LocalHub) -> None:
 
     assert min(late) >= 0
     assert any(f"{timers} timers" in shown for timers in (2, 3)), shown
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.45, 0.899, 0.9, 2.249, 2.25, 10.0, 60.0])
-async def test_sleep_is_longer_by_a_ninth_at_most_and_by_a_quarter_of_a_second(
-    seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A long sleep ends on long ticks, which it shares with many, and a short one on short ticks."""
-    loop, ends = asyncio.get_running_loop(), []
-    monkeypatch.setattr(loop, "time", lambda: 1_000.003)
-    monkeypatch.setattr(loop, "call_at", lambda at, *_: ends.append(at))
-    for length in [seconds * (1 + number / 100) for number in range(200)]:
-        Ticks().after(length)
-        late = ends[-1] - (1_000.003 + length)
-        assert -1e-9 < late <= max(min(length / 9, 0.25), 0.001)
-
-
-@pytest.mark.parametrize(("seconds", "tick"), [(0.5, 0.05), (1.0, 0.1), (2.5, 0.25), (10.0, 0.25)])
-async def test_wait_that_polls_every_second_shares_the_tick_of_a_second(
-    seconds: float, tick: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its sleep is a moment shorter, since it is counted from the last result."""
-    loop, ends = asyncio.get_running_loop(), []
-    monkeypatch.setattr(loop, "time", lambda: 1_000.0)
-    monkeypatch.setattr(loop, "call_at", lambda at, *_: ends.append(at))
-    for number in range(10):
-        Ticks().after(0.999 * seconds - tick * number / 10)
-
-    assert ends == pytest.approx([1_000 + seconds] * 10)
 
 
 async def test_sleeping_wait_keeps_few_objects(oxen_hub: LocalHub) -> None:

@@ -31,12 +31,12 @@ def test_shares_are_exact() -> None:
 @given(st.integers(0, 200), st.integers(0, 100), st.integers(0, 100))
 def test_every_row_has_one_answer(rows: int, first: int, second: int) -> None:
     """Whatever the shares, each count is within a row of its share."""
-    right, wrong, missing = min(first, second) / 100, abs(first - second) / 100, (100 - max(first, second)) / 100
-    found = Counter(kinds(Answers(right, wrong, missing), make_source(rows)))
+    percent = {"right": min(first, second), "wrong": abs(first - second), "missing": 100 - max(first, second)}
+    found = Counter(kinds(Answers(*(each / 100 for each in percent.values())), make_source(rows)))
 
     assert sum(found.values()) == rows
-    for kind, share in (("right", right), ("wrong", wrong), ("missing", missing)):
-        assert abs(found[kind] - share * rows) < 1 + 1e-9
+    for kind, each in percent.items():
+        assert abs(100 * found[kind] - each * rows) <= 100
 
 
 def test_answers_are_the_same_each_time() -> None:

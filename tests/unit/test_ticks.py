@@ -42,11 +42,45 @@ def loop() -> Iterator[VirtualLoop]:
     loop.close()
 
 
-def _run(loop: VirtualLoop, waits: Waits, count: int, times: int = 1) -> None:
+def _run(loop: VirtualLoop, waits: Waits, count: int) -> None:
     async def run() -> None:
-        await asyncio.gather(*(waits.run(times) for _ in range(count)))
+        await asyncio.gather(*(waits.run() for _ in range(count)))
 
     loop.run_until_complete(run())
+
+
+async def _stop(sleeping: list[asyncio.Task[None]]) -> None:
+    for task in sleeping:
+        task.cancel()
+    await asyncio.wait(sleeping)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.45, 0.899, 0.9, 2.249, 2.25, 10.0, 60.0])
+async def test_sleep_is_longer_by_a_ninth_at_most_and_by_a_quarter_of_a_second(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long sleep ends on long ticks, which it shares with many, and a short one on short ticks."""
+    loop, ends = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "time", lambda: 1_000.003)
+    monkeypatch.setattr(loop, "call_at", lambda at, *_: ends.append(at))
+    for length in [seconds * (1 + number / 100) for number in range(200)]:
+        Ticks().after(length)
+        late = ends[-1] - (1_000.003 + length)
+        assert -1e-9 < late <= max(min(length / 9, 0.25), 0.001)
+
+
+@pytest.mark.parametrize(("seconds", "tick"), [(0.5, 0.05), (1.0, 0.1), (2.5, 0.25), (10.0, 0.25)])
+async def test_wait_that_polls_every_second_shares_the_tick_of_a_second(
+    seconds: float, tick: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sleep is a moment shorter, since it is counted from the last result."""
+    loop, ends = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "time", lambda: 1_000.0)
+    monkeypatch.setattr(loop, "call_at", lambda at, *_: ends.append(at))
+    for number in range(10):
+        Ticks().after(0.999 * seconds - tick * number / 10)
+
+    assert ends == pytest.approx([1_000 + seconds] * 10)
 
 
 def test_ten_are_awake_at_a_time(loop: VirtualLoop) -> None:
@@ -56,8 +90,7 @@ def test_ten_are_awake_at_a_time(loop: VirtualLoop) -> None:
     async def run() -> None:
         sleeping = [asyncio.ensure_future(waits.run(4)) for _ in range(100)]
         await asyncio.sleep(35)
-        for task in sleeping:
-            task.cancel()
+        await _stop(sleeping)
 
     loop.run_until_complete(run())
 
@@ -108,8 +141,8 @@ def test_ticks_that_come_while_others_are_late_delay_none_of_them(loop: VirtualL
     assert max(gaps) < 0.05
 
 
-@pytest.mark.parametrize(("sleep", "count"), [(10.0, 500), (0.95, 500), (0.5, 15)])
-def test_sleep_is_as_late_as_its_own_tick_allows(loop: VirtualLoop, sleep: float, count: int) -> None:
+@pytest.mark.parametrize(("sleep", "tick", "count"), [(10.0, 0.25, 500), (0.95, 0.1, 500), (0.5, 0.05, 15)])
+def test_sleep_is_as_late_as_its_own_tick_allows(loop: VirtualLoop, sleep: float, tick: float, count: int) -> None:
     """Whatever else is due at the same time: a great many waits of longer sleeps, at a hub that does not respond."""
     many, waits = Waits(sleep=10.0, awake=1_000.0), Waits(sleep=sleep, awake=1_000.0)
     waits.ticks = many.ticks
@@ -123,7 +156,7 @@ def test_sleep_is_as_late_as_its_own_tick_allows(loop: VirtualLoop, sleep: float
 
     loop.run_until_complete(run())
 
-    assert max(waits.woken_at) < 10.0 + 0.81 * TICKS.get(sleep, 0.1) + 1e-6
+    assert max(waits.woken_at) < 10.0 + 0.81 * tick + 1e-6
     assert max(many.woken_at) < 10.21
 
 
@@ -138,8 +171,7 @@ def test_loop_that_stood_still_wakes_in_parts_all_the_same(loop: VirtualLoop) ->
         await asyncio.sleep(7.99)
         loop.now += 2.0
         await asyncio.sleep(1.0)
-        for task in sleeping:
-            task.cancel()
+        await _stop(sleeping)
 
     sleeping: list[asyncio.Task[None]] = []
     loop.run_until_complete(run())
@@ -173,9 +205,7 @@ def test_nothing_is_left_after_the_last_wait(loop: VirtualLoop) -> None:
     async def run() -> None:
         sleeping = [asyncio.ensure_future(waits.run()) for _ in range(100)]
         await asyncio.sleep(10.01)
-        for task in sleeping:
-            task.cancel()
-        await asyncio.wait(sleeping)
+        await _stop(sleeping)
         waits.ticks.cancel()
 
     loop.run_until_complete(run())
