@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -28,6 +29,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 if version("apache-airflow").startswith("2."):  # whose default for tests does not go with SQLite
     os.environ["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
 os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"  # Airflow 2 warns where it is not set
+
+# Else pytest-asyncio asks for a loop, which older Pythons then make, and which nothing closes.
+asyncio.set_event_loop(None)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

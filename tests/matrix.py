@@ -36,6 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tested-with.md"
 #: What the constraints of each Airflow have for this package's dependencies, in files named after its version.
 CONSTRAINTS = ROOT / "tests" / "constraints"
+_PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: The lowest version that is allowed of each package that this one and its extras need.
+FLOORS = dict(
+    needed.split(">=")
+    for group in (_PYPROJECT["project"]["dependencies"], *_PYPROJECT["project"]["optional-dependencies"].values())
+    for needed in group
+)
 _FOLDER = ROOT / ".venv" / "matrix"
 #: How long the tests of one row may take, in seconds: many times what they do, so that only what hangs is ended.
 _LIMIT_SECONDS = 1800
@@ -65,6 +72,8 @@ class Row:
     #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows, ``constrained`` what
     #: the constraints of that Airflow have.
     dependencies: str = "newest"
+    #: The lowest versions of packages of which that Airflow, or what goes with it, does not take this package's lowest.
+    raised: dict[str, str] = field(default_factory=dict)
     #: Whether a real Airflow runs here, too.
     system: bool = False
     #: What was installed, once it was.
@@ -102,7 +111,16 @@ MATRIX = [
     Row("3.0", "3.11", "constrained"),
     Row("3.1", "3.12"),
     Row("3.2", "3.13"),
-    Row("3.3", "3.11", "lowest"),
+    Row(
+        "3.3",
+        "3.11",
+        "lowest",
+        raised={
+            "apache-airflow-providers-common-compat": "1.12",
+            "apache-airflow-providers-openlineage": "2.10",
+            "pendulum": "3.1",
+        },
+    ),
     Row("3.3", "3.13", system=True),
     Row("3.3", "3.14", system=True),
 ]
@@ -192,12 +210,9 @@ def _test_in_airflow(row: Row) -> None:
 def _install(row: Row, python: str) -> None:
     _say(row, "installing")
     _uv("venv", "--clear", "--python", python, row.folder)
-    constrained = row.dependencies == "constrained"
     _uv(
-        "pip", "install", "--python", row.interpreter, "--editable", ROOT,
-        *(_test_tools() if constrained else ("--group", f"{ROOT}/pyproject.toml:test")),
-        *(("--constraints", *CONSTRAINTS.glob(f"{row.airflow}.*")) if constrained else ()),
-        "--resolution", "lowest-direct" if row.dependencies == "lowest" else "highest",
+        "pip", "install", "--python", row.interpreter, "--editable", ROOT, *_test_tools(),
+        *_constraints(row), "--resolution", "lowest-direct" if row.dependencies == "lowest" else "highest",
         f"apache-airflow=={row.airflow}.*",
     )  # fmt: skip
     listed = _uv("pip", "list", "--format", "freeze", "--python", row.interpreter)
@@ -206,10 +221,22 @@ def _install(row: Row, python: str) -> None:
     row.installed["python"] = subprocess.check_output([row.interpreter, "-c", version], text=True).strip()
 
 
+def _constraints(row: Row) -> list[str | Path]:
+    if row.dependencies == "newest":
+        return []
+    if row.dependencies == "constrained":
+        (file,) = CONSTRAINTS.glob(f"{row.airflow}.*")
+    else:  # or a package that this one does not need would raise the version of one that it needs
+        file = row.folder / "lowest.txt"
+        lowest = {**FLOORS, "apache-airflow": f"{row.airflow}.*", **row.raised}
+        file.write_text("".join(f"{name}=={version}\n" for name, version in lowest.items()))
+    return ["--constraints", file]
+
+
 def _test_tools() -> list[str]:
     """List what the tests need, with any version of OpenLineage's provider: the one that goes with the rest."""
-    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["test"]
-    return [re.sub(r"^(apache-airflow-providers-openlineage).*", r"\1", tool) for tool in group]
+    tools = _PYPROJECT["dependency-groups"]["test"]
+    return [re.sub(r"^(apache-airflow-providers-openlineage).*", r"\1", tool) for tool in tools]
 
 
 def _find_python(version: str) -> str | None:

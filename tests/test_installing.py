@@ -10,20 +10,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import ROOT
-from tests.matrix import CONSTRAINTS, MATRIX
+from tests.matrix import CONSTRAINTS, FLOORS, MATRIX
 
 FILES = sorted(CONSTRAINTS.glob("*.txt"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"]
-FLOORS = dict(
-    one.split(">=") for one in [*PROJECT["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]
-)
 
 
 def _pins(text: str) -> dict[str, str]:

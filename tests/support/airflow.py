@@ -25,6 +25,7 @@ _MODULES = (
     "airflow.exceptions",
     "airflow.decorators",
     "airflow.models.dag",
+    "airflow.models.param",
     "airflow.utils.task_group",
 )
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support.airflow import AIRFLOW_V_3_0_PLUS
 
 FOLDER = Path(__file__).resolve().parents[2] / "example_dags"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+_COMPAT = "airflow.providers.common.compat.sdk"
+#: Where Airflow 2 has what the examples import: where their README says, or else the places of that Airflow.
+_FOR_AIRFLOW_2 = _COMPAT if find_spec(_COMPAT) else "tests.support.airflow"
 
 
 def place_example(file: Path, folder: Path) -> Path:
@@ -18,5 +23,5 @@ def place_example(file: Path, folder: Path) -> Path:
     else:
         text = file.read_text()
         assert "from airflow.sdk import" in text
-        placed.write_text(text.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import"))
+        placed.write_text(text.replace("from airflow.sdk import", f"from {_FOR_AIRFLOW_2} import"))
     return placed
