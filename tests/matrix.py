@@ -72,7 +72,7 @@ class Row:
     #: ``newest`` takes the newest of everything, ``lowest`` the lowest that pyproject.toml allows, ``constrained`` what
     #: the constraints of that Airflow have.
     dependencies: str = "newest"
-    #: The lowest versions of packages of which that Airflow, or what goes with it, does not take this package's lowest.
+    #: Which versions of packages to take whose lowest does not go with that Airflow or what it brings.
     raised: dict[str, str] = field(default_factory=dict)
     #: Whether a real Airflow runs here, too.
     system: bool = False
@@ -116,9 +116,9 @@ MATRIX = [
         "3.11",
         "lowest",
         raised={
-            "apache-airflow-providers-common-compat": "1.12",
-            "apache-airflow-providers-openlineage": "2.10",
-            "pendulum": "3.1",
+            "apache-airflow-providers-common-compat": ">=1.12",
+            "apache-airflow-providers-openlineage": "==2.10",
+            "pendulum": "==3.1",
         },
     ),
     Row("3.3", "3.13", system=True),
@@ -228,8 +228,8 @@ def _constraints(row: Row) -> list[str | Path]:
         (file,) = CONSTRAINTS.glob(f"{row.airflow}.*")
     else:  # or a package that this one does not need would raise the version of one that it needs
         file = row.folder / "lowest.txt"
-        lowest = {**FLOORS, "apache-airflow": f"{row.airflow}.*", **row.raised}
-        file.write_text("".join(f"{name}=={version}\n" for name, version in lowest.items()))
+        floors = {name: f"=={floor}" for name, floor in FLOORS.items() if name != "apache-airflow"}
+        file.write_text("".join(f"{name}{versions}\n" for name, versions in (floors | row.raised).items()))
     return ["--constraints", file]
 
 
