@@ -26,6 +26,7 @@ _MODULES = (
     "airflow.decorators",
     "airflow.models.dag",
     "airflow.models.param",
+    "airflow.operators.python",
     "airflow.utils.task_group",
 )
 
