@@ -1,7 +1,7 @@
 """
 ``make test-matrix``: the tests on every supported Airflow, with the oldest and the newest of what else is needed.
 
-Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``, and the rows run side by side. What can
+Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``, and some tests run side by side. What can
 differ by Airflow is tested in all of them: most of ``tests/integration``. What only Python or an HTTP library can
 change, ``tests/unit`` and the files in ``_WITHOUT_AIRFLOW``, is tested once for each Python and kind of dependencies,
 in the first row that has both. Then those rows that say so run gates and the example DAGs in a real Airflow, side by
@@ -129,7 +129,7 @@ MATRIX = [
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
     parser.add_argument("--update", action="store_true", help="write the table of the documentation again")
-    parser.add_argument("--jobs", type=int, default=2, help="how many environments at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="how many runs of tests at a time (default: %(default)s)")
     parser.add_argument(
         "--only",
         default="",
@@ -141,10 +141,11 @@ def main() -> int:
         parser.error("there is no such row" if not rows else "the table is written from all rows, not from some")
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        # The rows that take longest come first, so that none of them is left at the end.
-        list(pool.map(_install_and_test, sorted(rows, key=lambda row: len(row.kinds), reverse=True)))
+        list(pool.map(_prepare, rows))
+        # What takes longest comes first, so that none of it is left at the end.
+        list(pool.map(_test, *_planned(rows, "integration", "unit")))
         # Then nothing but real Airflows runs: they have to keep Airflow's own limits of time.
-        list(pool.map(_test_in_airflow, rows))
+        list(pool.map(_test, *_planned(rows, "system")))
     print(table(rows))
     for row in rows:
         if row.left_out:
@@ -187,7 +188,7 @@ def _words(row: Row, kind: str) -> str:
     return f"{passed} passed" + (f", {skipped} skipped" if skipped else "") + (f", {failed} failed" if failed else "")
 
 
-def _install_and_test(row: Row) -> None:
+def _prepare(row: Row) -> None:
     python = _find_python(row.python)
     if python is None:
         row.left_out = True
@@ -196,15 +197,13 @@ def _install_and_test(row: Row) -> None:
         _install(row, python)
     except subprocess.CalledProcessError as error:
         row.failure = f"It could not be installed:\n{error.output}"
-    else:
-        for kind in row.kinds:
-            if kind != "system" and not row.failure:
-                _test(row, kind, *_PATHS[kind])
 
 
-def _test_in_airflow(row: Row) -> None:
-    if row.system and not row.left_out and not row.failure:
-        _test(row, "system", *_PATHS["system"])
+def _planned(rows: list[Row], *kinds: str) -> tuple[list[Row], list[str]]:
+    """List the tests to run, as a row and a kind for each: of rows that are here and of which nothing failed."""
+    ready = [row for row in rows if not row.left_out and not row.failure]
+    planned = [(row, kind) for kind in kinds for row in ready if kind in row.kinds]
+    return [row for row, _ in planned], [kind for _, kind in planned]
 
 
 def _install(row: Row, python: str) -> None:
@@ -250,7 +249,7 @@ def _find_python(version: str) -> str | None:
     return None
 
 
-def _test(row: Row, kind: str, *paths: str) -> None:
+def _test(row: Row, kind: str) -> None:
     _say(row, f"testing ({kind})")
     report = row.folder / f"{kind}.xml"
     report.unlink(missing_ok=True)
@@ -258,7 +257,7 @@ def _test(row: Row, kind: str, *paths: str) -> None:
     command = [
         *(row.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"),
         *("--tb=short", "--show-capture=no"),  # the report has what is left out here
-        *paths,
+        *_PATHS[kind],
     ]
     try:
         done = subprocess.run(
@@ -266,7 +265,7 @@ def _test(row: Row, kind: str, *paths: str) -> None:
             timeout=_LIMIT_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        row.failure = f"Its tests did not end within {error.timeout:.0f} s."
+        row.failure += f"Its tests ({kind}) did not end within {error.timeout:.0f} s.\n"
         return
     if report.exists():
         suite = next(ET.parse(report).getroot().iter("testsuite"))  # noqa: S314  # pytest's own
@@ -274,7 +273,7 @@ def _test(row: Row, kind: str, *paths: str) -> None:
         counts = {"passed": tests - failed - errors - skipped, "failed": failed + errors, "skipped": skipped}
         row.counts |= {f"{kind} {end}": count for end, count in counts.items()}
     if done.returncode:
-        row.failure = done.stdout[-20_000:]
+        row.failure += done.stdout[-20_000:]
     _say(row, f"{_words(row, kind) or 'failed'} in {time.monotonic() - began:.0f} s")
 
 
