@@ -1,8 +1,8 @@
 """
 ``make test-matrix``: the tests on every supported Airflow, with the oldest and the newest of what else is needed.
 
-Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``, and some tests run side by side. What can
-differ by Airflow is tested in all of them: most of ``tests/integration``. What only Python or an HTTP library can
+Each row of ``MATRIX`` gets an environment of its own under ``.venv/matrix``. The tests of a few run side by side. What
+can differ by Airflow is tested in all of them: most of ``tests/integration``. What only Python or an HTTP library can
 change, ``tests/unit`` and the files in ``_WITHOUT_AIRFLOW``, is tested once for each Python and kind of dependencies,
 in the first row that has both. Then those rows that say so run gates and the example DAGs in a real Airflow, side by
 side, too.
@@ -56,7 +56,7 @@ _WITHOUT_AIRFLOW = [
         *("raw_responses", "sent_once", "transports"),
     )
 ]
-_PATHS = {
+PATHS = {
     "unit": ["tests/unit", *_WITHOUT_AIRFLOW],
     "integration": ["tests/integration", *(f"--ignore={path}" for path in _WITHOUT_AIRFLOW)],
     "system": ["tests/system/test_gates.py", "tests/system/test_start_2.py"],
@@ -143,9 +143,9 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(_prepare, rows))
         # What takes longest comes first, so that none of it is left at the end.
-        list(pool.map(_test, *_planned(rows, "integration", "unit")))
+        list(pool.map(_test, _planned(rows, "integration", "unit")))
         # Then nothing but real Airflows runs: they have to keep Airflow's own limits of time.
-        list(pool.map(_test, *_planned(rows, "system")))
+        list(pool.map(_test, _planned(rows, "system")))
     print(table(rows))
     for row in rows:
         if row.left_out:
@@ -199,11 +199,10 @@ def _prepare(row: Row) -> None:
         row.failure = f"It could not be installed:\n{error.output}"
 
 
-def _planned(rows: list[Row], *kinds: str) -> tuple[list[Row], list[str]]:
-    """List the tests to run, as a row and a kind for each: of rows that are here and of which nothing failed."""
+def _planned(rows: list[Row], *kinds: str) -> list[tuple[Row, str]]:
+    """List the tests to run, each by row and kind: of rows that are here and of which nothing failed."""
     ready = [row for row in rows if not row.left_out and not row.failure]
-    planned = [(row, kind) for kind in kinds for row in ready if kind in row.kinds]
-    return [row for row, _ in planned], [kind for _, kind in planned]
+    return [(row, kind) for kind in kinds for row in ready if kind in row.kinds]
 
 
 def _install(row: Row, python: str) -> None:
@@ -249,7 +248,8 @@ def _find_python(version: str) -> str | None:
     return None
 
 
-def _test(row: Row, kind: str) -> None:
+def _test(planned: tuple[Row, str]) -> None:
+    row, kind = planned
     _say(row, f"testing ({kind})")
     report = row.folder / f"{kind}.xml"
     report.unlink(missing_ok=True)
@@ -257,7 +257,7 @@ def _test(row: Row, kind: str) -> None:
     command = [
         *(row.interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"),
         *("--tb=short", "--show-capture=no"),  # the report has what is left out here
-        *_PATHS[kind],
+        *PATHS[kind],
     ]
     try:
         done = subprocess.run(
